@@ -7,8 +7,11 @@ pub mod config;
 pub mod error;
 pub mod generation_config;
 pub mod rng;
+pub mod sampling;
+pub mod stop;
 
 pub use checkpoint::Dtype;
 pub use config::Config;
 pub use error::{Error, Problem, Result};
 pub use generation_config::GenerationConfig;
+pub use sampling::Sampling;

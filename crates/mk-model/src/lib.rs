@@ -12,6 +12,7 @@ mod raw;
 pub mod rng;
 pub mod sampling;
 pub mod sequence;
+pub mod stop;
 pub mod stream;
 
 pub use backend::cpu::CpuOptions;

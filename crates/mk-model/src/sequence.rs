@@ -236,7 +236,12 @@ impl Sequence {
     ///
     /// # Errors
     /// Those of [`Sequence::extend`] and of sampling.
-    pub fn step(&mut self, input: Input<'_>, sampling: &Sampling, readout: Readout) -> Result<Sampled> {
+    pub fn step(
+        &mut self,
+        input: Input<'_>,
+        sampling: &Sampling,
+        readout: Readout,
+    ) -> Result<Sampled> {
         self.check_input(input)?;
         self.check_head(readout.head)?;
         sampling.validate(self.model.config().vocab_size)?;

@@ -57,9 +57,7 @@ impl Layout {
                 ("mlp.up_proj", vec![inter, hidden]),
                 ("mlp.down_proj", vec![hidden, inter]),
             ];
-            all.extend(
-                parts.map(|(part, shape)| (self.layer_tensor(layer, part), shape)),
-            );
+            all.extend(parts.map(|(part, shape)| (self.layer_tensor(layer, part), shape)));
         }
         all
     }
@@ -99,7 +97,10 @@ pub fn audit(
 
 fn shape_problems(expected: &[(String, Vec<usize>)], tensors: &TensorFiles) -> Vec<Problem> {
     let unreadable = |name: &str| {
-        tensors.problems().iter().any(|p| matches!(p, Problem::WrongDtype { name: n, .. } if n == name))
+        tensors
+            .problems()
+            .iter()
+            .any(|p| matches!(p, Problem::WrongDtype { name: n, .. } if n == name))
     };
     expected
         .iter()
@@ -184,8 +185,12 @@ fn first_non_finite(tensor: &Tensor) -> Option<usize> {
     };
     let clean = |piece: &[u8]| match size {
         // Counting rather than searching lets the compiler vectorise the common case.
-        2 => piece.as_chunks::<2>().0.iter().filter(|n| bits(*n) & exponent == exponent).count() == 0,
-        _ => piece.as_chunks::<4>().0.iter().filter(|n| bits(*n) & exponent == exponent).count() == 0,
+        2 => {
+            piece.as_chunks::<2>().0.iter().filter(|n| bits(*n) & exponent == exponent).count() == 0
+        }
+        _ => {
+            piece.as_chunks::<4>().0.iter().filter(|n| bits(*n) & exponent == exponent).count() == 0
+        }
     };
     tensor.bytes().par_chunks(PIECE).enumerate().find_map_first(|(i, piece)| {
         if clean(piece) {

@@ -154,7 +154,9 @@ impl Fetcher {
     ) -> Result<Option<PathBuf>> {
         match self.fetch(file, progress) {
             Ok(path) => Ok(Some(path)),
-            Err(Error::Hub { reason, .. }) if self.api.is_none() || reason.contains("404") => Ok(None),
+            Err(Error::Hub { reason, .. }) if self.api.is_none() || reason.contains("404") => {
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }

@@ -83,12 +83,12 @@ impl Tensor {
         match self.dtype {
             Dtype::Bf16 => pairs(bytes).map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
             Dtype::F16 => pairs(bytes).map(|b| f16::from_le_bytes(b).to_f32()).collect(),
-            Dtype::F32 => {
-                bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
-            }
+            Dtype::F32 => bytes
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect(),
         }
     }
-
 }
 
 fn pairs(bytes: &[u8]) -> impl Iterator<Item = [u8; 2]> {
@@ -130,8 +130,8 @@ impl TensorFiles {
             files.add_file(&dir.join(SINGLE), |_| true)?;
         } else if index.exists() {
             let text = super::read_text(&index)?;
-            let weight_map = parse_index(&text)
-                .map_err(|reason| Error::Json { path: index.clone(), reason })?;
+            let weight_map =
+                parse_index(&text).map_err(|reason| Error::Json { path: index.clone(), reason })?;
             files.add_shards(dir, &weight_map)?;
         } else {
             return Err(Error::NoWeights { path: dir.into() });
@@ -176,8 +176,7 @@ impl TensorFiles {
 
     /// Adds the tensors of one file whose names `wanted` accepts.
     fn add_file(&mut self, path: &Path, wanted: impl Fn(&str) -> bool) -> Result<()> {
-        let broken =
-            |reason: String| Error::Safetensors { path: path.to_path_buf(), reason };
+        let broken = |reason: String| Error::Safetensors { path: path.to_path_buf(), reason };
         let map = Map::open(path).map_err(|source| Error::Io { path: path.into(), source })?;
         let (header, metadata) =
             SafeTensors::read_metadata(&map).map_err(|e| broken(e.to_string()))?;

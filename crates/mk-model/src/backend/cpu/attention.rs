@@ -127,8 +127,12 @@ impl Attention<'_> {
     fn gather_queries(&self, kv_head: usize, first: usize, count: usize) -> Vec<f32> {
         let (dim, group) = (self.config.head_dim, self.config.group_size());
         let mut queries = vec![0.0; count * group * dim];
-        for (feature, row) in
-            self.queries.chunks_exact(self.stride).skip(kv_head * group * dim).take(group * dim).enumerate()
+        for (feature, row) in self
+            .queries
+            .chunks_exact(self.stride)
+            .skip(kv_head * group * dim)
+            .take(group * dim)
+            .enumerate()
         {
             for token in 0..count {
                 queries[token * group * dim + feature] = row[first + token];
@@ -140,7 +144,14 @@ impl Attention<'_> {
 
 impl Partial {
     /// Turns a row's scores of one block into weights, and scales down what came before where the maximum grew.
-    fn weigh(&mut self, kernels: &Kernels, row: usize, scores: &mut [f32], visible: usize, padded: usize) {
+    fn weigh(
+        &mut self,
+        kernels: &Kernels,
+        row: usize,
+        scores: &mut [f32],
+        visible: usize,
+        padded: usize,
+    ) {
         if visible == 0 {
             scores.fill(0.0);
             return;

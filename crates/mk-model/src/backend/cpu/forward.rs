@@ -144,7 +144,14 @@ impl Forward<'_> {
     }
 
     /// RMSNorm of every head over its features, the rotation, and a factor.
-    fn rotate(&self, heads: &mut [f32], weight: &[f32], factor: f32, rotation: &Rotation, stride: usize) {
+    fn rotate(
+        &self,
+        heads: &mut [f32],
+        weight: &[f32],
+        factor: f32,
+        rotation: &Rotation,
+        stride: usize,
+    ) {
         let eps = self.model.config.rms_norm_eps;
         let dim = weight.len();
         heads.par_chunks_mut(dim * stride).for_each(|head| {
@@ -162,7 +169,12 @@ impl Forward<'_> {
         self.pack(weight.len(), tokens, |f, t| x[f * stride + t] * scales[t] * weight[f])
     }
 
-    fn pack(&self, features: usize, tokens: usize, value: impl Fn(usize, usize) -> f32 + Sync) -> Panel {
+    fn pack(
+        &self,
+        features: usize,
+        tokens: usize,
+        value: impl Fn(usize, usize) -> f32 + Sync,
+    ) -> Panel {
         let kernels = &self.model.kernels;
         let format = kernels.panel_format(self.model.precision == Precision::Bf16);
         kernels.pack(format, features, tokens, value)
@@ -193,7 +205,8 @@ impl Forward<'_> {
     /// Rows of one task: a few tasks a thread for a single token, whose product is bound by memory; for several, rows
     /// that stay in a core's cache.
     fn task_rows(&self, total: usize, tokens: usize) -> usize {
-        let share = total.div_ceil(4 * self.model.threads.current_num_threads()).next_multiple_of(8);
+        let share =
+            total.div_ceil(4 * self.model.threads.current_num_threads()).next_multiple_of(8);
         if tokens == 1 { share } else { share.min(TASK_ROWS) }
     }
 

@@ -28,7 +28,9 @@ impl Matrix {
     /// is converted once, into memory of its own.
     fn new(tensor: &Tensor, precision: Precision) -> Self {
         let numbers = match (tensor.dtype(), precision) {
-            (Dtype::Bf16, _) if tensor.mapped::<u16>().is_some() => Numbers::MappedBf16(tensor.clone()),
+            (Dtype::Bf16, _) if tensor.mapped::<u16>().is_some() => {
+                Numbers::MappedBf16(tensor.clone())
+            }
             (Dtype::F32, Precision::F32) if tensor.mapped::<f32>().is_some() => {
                 Numbers::MappedF32(tensor.clone())
             }

@@ -150,9 +150,7 @@ unsafe fn register_tile<S: Simd, B: CacheNumber, const R: usize, const T: usize>
     unsafe {
         let c = |r: usize, t: usize| args.c.add((row + r) * args.n + column + t * S::LANES);
         let mut acc: [[S::V; T]; R] = std::array::from_fn(|r| {
-            std::array::from_fn(|t| {
-                if args.accumulate { S::load(c(r, t)) } else { S::splat(0.0) }
-            })
+            std::array::from_fn(|t| if args.accumulate { S::load(c(r, t)) } else { S::splat(0.0) })
         });
         for i in 0..args.k {
             let b = args.b.add(i * args.n + column);

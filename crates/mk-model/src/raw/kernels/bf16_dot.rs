@@ -135,6 +135,8 @@ fn add_products<const T: usize>(acc: &mut [__m512; T], weights: i32, x: &[__m512
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 fn dot_pairs(acc: __m512, a: __m512i, b: __m512i) -> __m512 {
     // SAFETY: both types are 64 bytes in which every bit pattern is a value.
-    let (a, b) = unsafe { (std::mem::transmute::<__m512i, __m512bh>(a), std::mem::transmute::<__m512i, __m512bh>(b)) };
+    let (a, b) = unsafe {
+        (std::mem::transmute::<__m512i, __m512bh>(a), std::mem::transmute::<__m512i, __m512bh>(b))
+    };
     _mm512_dpbf16_ps(acc, a, b)
 }

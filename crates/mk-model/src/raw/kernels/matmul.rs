@@ -87,16 +87,44 @@ impl Kernels {
                 match (w, x.format) {
                     (Weights::Bf16(w), PanelFormat::Bf16) => {
                         let x = x.bf16s[2 * k.div_ceil(2) * first..].as_ptr();
-                        let (_, tile) = self.bf16_dot.expect("a panel in bf16 is packed only for such kernels");
-                        tile(&TileArgs { w: w.as_ptr(), rows, k, x, vectors, out, stride, accumulate });
+                        let (_, tile) =
+                            self.bf16_dot.expect("a panel in bf16 is packed only for such kernels");
+                        tile(&TileArgs {
+                            w: w.as_ptr(),
+                            rows,
+                            k,
+                            x,
+                            vectors,
+                            out,
+                            stride,
+                            accumulate,
+                        });
                     }
                     (Weights::Bf16(w), _) => {
                         let x = x.f32s[k * first..].as_ptr();
-                        (self.tile_bf16)(&TileArgs { w: w.as_ptr(), rows, k, x, vectors, out, stride, accumulate });
+                        (self.tile_bf16)(&TileArgs {
+                            w: w.as_ptr(),
+                            rows,
+                            k,
+                            x,
+                            vectors,
+                            out,
+                            stride,
+                            accumulate,
+                        });
                     }
                     (Weights::F32(w), _) => {
                         let x = x.f32s[k * first..].as_ptr();
-                        (self.tile_f32)(&TileArgs { w: w.as_ptr(), rows, k, x, vectors, out, stride, accumulate });
+                        (self.tile_f32)(&TileArgs {
+                            w: w.as_ptr(),
+                            rows,
+                            k,
+                            x,
+                            vectors,
+                            out,
+                            stride,
+                            accumulate,
+                        });
                     }
                 }
             }
@@ -111,14 +139,29 @@ impl Kernels {
         unsafe {
             match (w, x.format) {
                 (Weights::Bf16(w), PanelFormat::Bf16) => {
-                    let (dot, _) = self.bf16_dot.expect("a panel in bf16 is packed only for such kernels");
+                    let (dot, _) =
+                        self.bf16_dot.expect("a panel in bf16 is packed only for such kernels");
                     dot(&DotArgs { w: w.as_ptr(), rows, k, x: x.bf16s.as_ptr(), out, accumulate });
                 }
                 (Weights::Bf16(w), _) => {
-                    (self.dot_bf16)(&DotArgs { w: w.as_ptr(), rows, k, x: x.split.as_ptr(), out, accumulate });
+                    (self.dot_bf16)(&DotArgs {
+                        w: w.as_ptr(),
+                        rows,
+                        k,
+                        x: x.split.as_ptr(),
+                        out,
+                        accumulate,
+                    });
                 }
                 (Weights::F32(w), _) => {
-                    (self.dot_f32)(&DotArgs { w: w.as_ptr(), rows, k, x: x.f32s.as_ptr(), out, accumulate });
+                    (self.dot_f32)(&DotArgs {
+                        w: w.as_ptr(),
+                        rows,
+                        k,
+                        x: x.f32s.as_ptr(),
+                        out,
+                        accumulate,
+                    });
                 }
             }
         }
@@ -132,7 +175,11 @@ pub(super) trait Weight: Copy {
     /// Two neighbouring weights, each in every lane of a vector.
     unsafe fn splat_pair<S: Simd>(from: *const Self) -> (S::V, S::V);
     /// Dot products of `R` rows with one token.
-    unsafe fn dot_rows<S: Simd, const R: usize>(w: *const Self, k: usize, x: *const f32) -> [f32; R];
+    unsafe fn dot_rows<S: Simd, const R: usize>(
+        w: *const Self,
+        k: usize,
+        x: *const f32,
+    ) -> [f32; R];
 }
 
 impl Weight for u16 {
@@ -147,7 +194,11 @@ impl Weight for u16 {
     }
     /// Weights come in pairs (one at an even, one at an odd place), and so does `x`: no shuffles are needed.
     #[inline(always)]
-    unsafe fn dot_rows<S: Simd, const R: usize>(w: *const u16, k: usize, x: *const f32) -> [f32; R] {
+    unsafe fn dot_rows<S: Simd, const R: usize>(
+        w: *const u16,
+        k: usize,
+        x: *const f32,
+    ) -> [f32; R] {
         // SAFETY: reads of w stay below R * k, reads of x below its 2 * ceil(k / 2).
         unsafe {
             let half = k.div_ceil(2);
@@ -184,7 +235,11 @@ impl Weight for f32 {
         unsafe { (S::splat(*from), S::splat(*from.add(1))) }
     }
     #[inline(always)]
-    unsafe fn dot_rows<S: Simd, const R: usize>(w: *const f32, k: usize, x: *const f32) -> [f32; R] {
+    unsafe fn dot_rows<S: Simd, const R: usize>(
+        w: *const f32,
+        k: usize,
+        x: *const f32,
+    ) -> [f32; R] {
         // SAFETY: reads of w stay below R * k, reads of x below k.
         unsafe {
             let mut acc = [S::splat(0.0); R];

@@ -63,11 +63,11 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn sum(v: __m256) -> f32 {
         // SAFETY: AVX2 with FMA is there, by the trait's contract.
-        unsafe { 
+        unsafe {
             let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
-         }
+        }
     }
     #[inline(always)]
     unsafe fn round(v: __m256) -> __m256 {
@@ -77,18 +77,18 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn exp2_whole(v: __m256) -> __m256 {
         // SAFETY: AVX2 with FMA is there, by the trait's contract.
-        unsafe { 
+        unsafe {
             let biased = _mm256_add_epi32(_mm256_cvtps_epi32(v), _mm256_set1_epi32(127));
             _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
-         }
+        }
     }
     #[inline(always)]
     unsafe fn load_bf16(from: *const u16) -> __m256 {
         // SAFETY: AVX2 with FMA, and 8 bf16 to read, by the trait's contract.
-        unsafe { 
+        unsafe {
             let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
-         }
+        }
     }
     #[inline(always)]
     unsafe fn load_pairs(from: *const u16) -> (__m256, __m256) {

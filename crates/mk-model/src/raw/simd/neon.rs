@@ -73,10 +73,10 @@ impl Simd for Neon {
     #[inline(always)]
     unsafe fn exp2_whole(v: float32x4_t) -> float32x4_t {
         // SAFETY: NEON is there, by the trait's contract.
-        unsafe { 
+        unsafe {
             let biased = vaddq_s32(vcvtnq_s32_f32(v), vdupq_n_s32(127));
             vreinterpretq_f32_s32(vshlq_n_s32::<23>(biased))
-         }
+        }
     }
     #[inline(always)]
     unsafe fn load_bf16(from: *const u16) -> float32x4_t {

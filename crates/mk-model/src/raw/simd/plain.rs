@@ -86,7 +86,10 @@ impl Simd for Plain {
     unsafe fn load_pairs(from: *const u16) -> (V, V) {
         // SAFETY: valid for sixteen bf16 by the trait's contract.
         let bits = unsafe { from.cast::<[u16; 16]>().read_unaligned() };
-        (std::array::from_fn(|i| widen(bits[2 * i])), std::array::from_fn(|i| widen(bits[2 * i + 1])))
+        (
+            std::array::from_fn(|i| widen(bits[2 * i])),
+            std::array::from_fn(|i| widen(bits[2 * i + 1])),
+        )
     }
     #[inline(always)]
     unsafe fn splat_pair(from: *const u16) -> (V, V) {

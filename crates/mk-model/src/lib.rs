@@ -7,6 +7,8 @@ pub mod config;
 pub mod error;
 pub mod generation_config;
 pub mod rng;
+pub mod synth;
+pub mod text;
 
 pub use checkpoint::Dtype;
 pub use config::Config;

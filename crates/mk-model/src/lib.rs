@@ -14,6 +14,8 @@ pub mod sampling;
 pub mod sequence;
 pub mod stop;
 pub mod stream;
+pub mod synth;
+pub mod text;
 
 pub use backend::cpu::CpuOptions;
 pub use backend::{Input, Output, Readout, Rows, Step};

@@ -6,6 +6,7 @@ pub mod backend;
 pub mod checkpoint;
 pub mod config;
 pub mod error;
+pub mod generate;
 pub mod generation_config;
 pub mod model;
 mod raw;

@@ -60,6 +60,8 @@ impl Default for DecodeOptions {
 pub enum Finish {
     /// The model made this id, which ends a generation.
     Stop(u32),
+    /// The text came to a stop string; only [`crate::generate`] looks for those.
+    StopString,
     /// As many tokens as were asked for.
     Length,
     /// The context is full.

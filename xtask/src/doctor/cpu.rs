@@ -1,5 +1,7 @@
 //! Processor, memory, and the compiler that links.
 
+use mk_model::Isa;
+
 use super::machine::Machine;
 use super::{Finding, Status};
 
@@ -7,7 +9,9 @@ pub fn processor(machine: &Machine) -> Finding {
     let model = field(&machine.read("proc/cpuinfo"), "model name")
         .unwrap_or_else(|| std::env::consts::ARCH.to_owned());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let found = format!("{model}, {cores} core(s), {}", instructions());
+    // The same list that the backend chooses from, best first.
+    let isa = Isa::available().into_iter().next().unwrap_or(Isa::Plain);
+    let found = format!("{model}, {cores} core(s); kernels for {isa}");
     Finding::new("processor", Status::Present, found).means(
         "mk-model",
         "computes here; decoding is as fast as memory is read, which wider instructions help with",
@@ -33,27 +37,6 @@ pub fn compiler(machine: &Machine) -> Finding {
         .means("all crates", "cargo links with it")
         .means("mk-sys", "its tests build stub drivers with it")
         .install("apt-get install gcc libc6-dev")
-}
-
-/// The widest vector instructions of this processor that mk-model has a use for.
-#[cfg(target_arch = "x86_64")]
-fn instructions() -> &'static str {
-    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16") {
-        "AVX-512 with BF16"
-    } else if is_x86_feature_detected!("avx512f") {
-        "AVX-512"
-    } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        "AVX2 with FMA"
-    } else {
-        "no vector instructions beyond SSE2"
-    }
-}
-
-/// The widest vector instructions of this processor that mk-model has a use for.
-#[cfg(not(target_arch = "x86_64"))]
-fn instructions() -> &'static str {
-    // NEON is part of every 64-bit Arm.
-    if cfg!(target_arch = "aarch64") { "NEON" } else { "no vector instructions known" }
 }
 
 /// The first value of `name` in lines of `name : value`.

@@ -14,7 +14,7 @@ pub fn library(machine: &Machine) -> Finding {
     );
     Finding::new("ONNX Runtime", status, found)
         .means("mk-tts", "not needed yet: it will run the audio codec, which does not exist")
-        .install("python3 -m venv .venv-onnx && .venv-onnx/bin/pip install onnxruntime")
+        .install("python3 -m venv .venv-onnx && .venv-onnx/bin/pip install onnxruntime==1.32.0")
 }
 
 fn find(machine: &Machine) -> Option<PathBuf> {

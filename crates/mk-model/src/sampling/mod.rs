@@ -41,5 +41,5 @@ mod select;
 pub mod weight;
 
 pub use params::Sampling;
-pub use sampler::Sampler;
+pub use sampler::{Sampler, argmax};
 pub use seen::Seen;

@@ -126,6 +126,13 @@ impl Sampler {
     }
 }
 
+/// The id of the largest logit, the lowest of several; `None` where every logit is NaN or there is none.
+pub fn argmax(logits: &[f32]) -> Option<u32> {
+    let max = select::maximum(logits);
+    let first = logits.iter().position(|x| *x == max)?;
+    u32::try_from(first).ok()
+}
+
 /// Copies `logits` with the repetition penalty and the suppression done.
 fn edit(edited: &mut [f32], logits: &[f32], seen: &Seen, sampling: &Sampling) {
     edited.copy_from_slice(logits);

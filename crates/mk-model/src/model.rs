@@ -1,0 +1,184 @@
+//! A model: one set of weights on one backend, shared by any number of sequences.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::backend::Backend;
+use crate::backend::cpu::{CpuBackend, CpuOptions};
+use crate::checkpoint::{Checkpoint, Layout, Progress, TensorFiles, audit};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::sequence::Sequence;
+
+/// What numbers are computed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// Inputs of matrix products and the KV cache rounded to bf16, sums in f32: what the models are made for.
+    #[default]
+    Bf16,
+    /// f32 throughout; bf16 weights are widened as they are used. To check against.
+    F32,
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bf16 => "bf16",
+            Self::F32 => "f32",
+        })
+    }
+}
+
+/// Where a model runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Device {
+    /// This machine's processor.
+    Cpu(CpuOptions),
+    /// An NVIDIA GPU, by its ordinal.
+    Cuda(usize),
+}
+
+impl Default for Device {
+    fn default() -> Self {
+        Self::Cpu(CpuOptions::default())
+    }
+}
+
+/// How a model is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ModelOptions {
+    /// Where it runs.
+    pub device: Device,
+    /// What it computes with.
+    pub precision: Precision,
+}
+
+/// A loaded model. Cloning shares the weights.
+#[derive(Clone)]
+pub struct Model {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) heads: usize,
+    pub(crate) has_embedding: bool,
+    pub(crate) eos_token_ids: Vec<u32>,
+    pub(crate) backend: Box<dyn Backend>,
+}
+
+impl Model {
+    /// Loads a Qwen3.
+    ///
+    /// # Errors
+    /// Those of [`Model::load_with_progress`].
+    pub fn load(checkpoint: &Checkpoint, options: &ModelOptions) -> Result<Self> {
+        Self::load_with_progress(checkpoint, options, &mut |_| {})
+    }
+
+    /// Loads a Qwen3 and says how far it has come: every weight is read and checked once.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] with everything that is wrong with the checkpoint; [`Error::Unavailable`] for a device
+    /// that is not there.
+    pub fn load_with_progress(
+        checkpoint: &Checkpoint,
+        options: &ModelOptions,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Self> {
+        checkpoint.audit(progress)?;
+        let layout = Layout::qwen3();
+        let eos = checkpoint.eos_token_ids().to_vec();
+        Self::build(checkpoint.config(), &layout, checkpoint.tensors(), eos, options)
+    }
+
+    /// Loads a decoder that is part of another model's checkpoint, or has other heads, such as the talker and the code
+    /// predictor of Qwen3-TTS. `dir` is named in errors.
+    ///
+    /// # Errors
+    /// Those of [`Model::load_with_progress`].
+    pub fn load_part(
+        dir: &Path,
+        config: &Config,
+        layout: &Layout,
+        tensors: &TensorFiles,
+        options: &ModelOptions,
+    ) -> Result<Self> {
+        let problems = audit(config, layout, tensors, &mut |_| {});
+        if !problems.is_empty() {
+            return Err(Error::Checkpoint { path: dir.into(), problems });
+        }
+        Self::build(config, layout, tensors, config.eos_token_ids.clone(), options)
+    }
+
+    fn build(
+        config: &Config,
+        layout: &Layout,
+        tensors: &TensorFiles,
+        eos_token_ids: Vec<u32>,
+        options: &ModelOptions,
+    ) -> Result<Self> {
+        let backend: Box<dyn Backend> = match options.device {
+            Device::Cpu(cpu) => {
+                let backend = CpuBackend::new(config, layout, tensors, options.precision, cpu)?;
+                Box::new(Arc::new(backend))
+            }
+            Device::Cuda(_) => {
+                return Err(Error::Unavailable {
+                    what: "the CUDA backend".into(),
+                    reason: "this version has the CPU backend only".into(),
+                });
+            }
+        };
+        let inner = Inner {
+            config: config.clone(),
+            heads: layout.heads.len(),
+            has_embedding: layout.embedding.is_some(),
+            eos_token_ids,
+            backend,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The model's dimensions.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// Ids that end a generation.
+    pub fn eos_token_ids(&self) -> &[u32] {
+        &self.inner.eos_token_ids
+    }
+
+    /// What the model runs on, for people.
+    pub fn describe(&self) -> String {
+        self.inner.backend.describe()
+    }
+
+    /// An empty sequence that may grow as long as the model allows. It takes memory as it grows.
+    ///
+    /// # Errors
+    /// Memory of the device that cannot be had.
+    pub fn sequence(&self) -> Result<Sequence> {
+        self.sequence_with_capacity(self.config().max_position_embeddings)
+    }
+
+    /// An empty sequence of at most `capacity` positions.
+    ///
+    /// # Errors
+    /// Memory of the device that cannot be had.
+    pub fn sequence_with_capacity(&self, capacity: usize) -> Result<Sequence> {
+        Sequence::new(self.clone(), capacity)
+    }
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model")
+            .field("config", self.config())
+            .field("backend", &self.describe())
+            .finish_non_exhaustive()
+    }
+}

@@ -99,7 +99,11 @@ fn main() -> Result<()> {
         // Whoever read the text is gone (a closed pipe): there is nobody to make more of it for.
         if shown { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
-    let run = Timings { load, first: first.unwrap_or_else(|| started.elapsed()), total: started.elapsed() };
+    let run = Timings {
+        load,
+        first: first.unwrap_or_else(|| started.elapsed()),
+        total: started.elapsed(),
+    };
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&report(&prompt, &made, &run))?)?;
     } else {
@@ -113,7 +117,9 @@ fn model_dir(args: &Args) -> Result<PathBuf> {
     if let Some(model) = &args.model {
         return locate(model);
     }
-    eprintln!("no --model given: this is a small model of random weights, and what it says is noise");
+    eprintln!(
+        "no --model given: this is a small model of random weights, and what it says is noise"
+    );
     synthetic_model()
 }
 

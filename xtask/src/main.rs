@@ -1,7 +1,9 @@
 //! The project's tasks: `cargo xtask COMMAND`.
 
 mod bench;
+mod doctor;
 mod parity;
+mod setup;
 mod synth;
 
 use clap::Parser;
@@ -10,14 +12,18 @@ use clap::Parser;
 #[command(name = "cargo xtask", about = "The project's tasks")]
 enum Task {
     Bench(bench::Args),
+    Doctor(doctor::Args),
     Parity(parity::Args),
+    Setup(setup::Args),
     Synth(synth::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Task::parse() {
         Task::Bench(args) => bench::run(&args),
+        Task::Doctor(args) => doctor::run(&args),
         Task::Parity(args) => parity::run(&args),
+        Task::Setup(args) => setup::run(&args, &mk_examples::repo_root()?),
         Task::Synth(args) => synth::run(&args),
     }
 }

@@ -50,7 +50,7 @@ impl Sampler {
         let total = select::units(&self.candidates);
         // u has 24 bits, so this is floor(u * total) exactly, and below total.
         let u = (rng::uniform(self.sampling.seed, draw.into()) * (1 << 24) as f32) as u128;
-        let passed = (u * u128::from(total) >> 24) as u64;
+        let passed = ((u * u128::from(total)) >> 24) as u64;
         let chosen = select::crossing(&mut self.candidates, passed + 1, |c| c.id().into());
         Ok(self.candidates[chosen].id())
     }

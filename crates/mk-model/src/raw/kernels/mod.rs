@@ -17,7 +17,7 @@ use matmul::{DotFn, TileFn};
 
 pub(crate) use attention::Block;
 pub(crate) use matmul::Weights;
-pub(crate) use panel::{Panel, PanelFormat, to_bf16};
+pub(crate) use panel::{Panel, to_bf16};
 
 /// Instruction sets there are kernels for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -237,25 +237,32 @@ impl Kernels {
 /// The machine has the instruction set of `S`; the pointers are valid for `n` numbers.
 #[inline(always)]
 unsafe fn silu_mul<S: Simd>(gate: *mut f32, up: *const f32, n: usize) {
-    // SAFETY: every access is below `n`, or goes to the local array.
+    // SAFETY: every access is below `n`, or goes to the local arrays.
     unsafe {
-        let vector = |gate: *mut f32, up: *const f32| {
-            let g = S::load(gate);
-            let e = super::simd::exp::<S>(S::sub(S::splat(0.0), g));
-            S::store(gate, S::mul(S::div(g, S::add(S::splat(1.0), e)), S::load(up)));
-        };
         let whole = n - n % S::LANES;
         let mut i = 0;
         while i < whole {
-            vector(gate.add(i), up.add(i));
+            silu_mul_vector::<S>(gate.add(i), up.add(i));
             i += S::LANES;
         }
         if whole < n {
             let (mut g, mut u) = ([0.0f32; 16], [0.0f32; 16]);
             std::ptr::copy_nonoverlapping(gate.add(whole), g.as_mut_ptr(), n - whole);
             std::ptr::copy_nonoverlapping(up.add(whole), u.as_mut_ptr(), n - whole);
-            vector(g.as_mut_ptr(), u.as_ptr());
+            silu_mul_vector::<S>(g.as_mut_ptr(), u.as_ptr());
             std::ptr::copy_nonoverlapping(g.as_ptr(), gate.add(whole), n - whole);
         }
+    }
+}
+
+/// # Safety
+/// The machine has the instruction set of `S`; the pointers are valid for a vector.
+#[inline(always)]
+unsafe fn silu_mul_vector<S: Simd>(gate: *mut f32, up: *const f32) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let g = S::load(gate);
+        let e = super::simd::exp::<S>(S::sub(S::splat(0.0), g));
+        S::store(gate, S::mul(S::div(g, S::add(S::splat(1.0), e)), S::load(up)));
     }
 }

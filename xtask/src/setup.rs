@@ -1,0 +1,108 @@
+//! `cargo xtask setup`: what tasks need beyond Rust, kept inside the repository's folder.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// Folder of the Python that `parity --regenerate` runs.
+pub const REFERENCE: &str = ".venv-reference";
+/// What goes into it.
+const REQUIREMENTS: &str = "xtask/reference/requirements.txt";
+/// A copy of the requirements that were installed last, inside the environment.
+const INSTALLED: &str = "requirements.installed";
+
+/// Installs, into the repository's folder, what a task needs beyond Rust.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = true)]
+pub struct Args {
+    /// The Python reference: torch and transformers, in .venv-reference (several GB).
+    #[arg(long)]
+    reference: bool,
+}
+
+/// Sets up what `args` names in the repository at `root`.
+pub fn run(args: &Args, root: &Path) -> Result<()> {
+    if args.reference {
+        reference(root)?;
+    }
+    Ok(())
+}
+
+/// Creates the environment, or brings it up to its requirements; does nothing where they have not changed.
+fn reference(root: &Path) -> Result<()> {
+    let file = root.join(REQUIREMENTS);
+    let requirements = std::fs::read_to_string(&file)
+        .with_context(|| format!("cannot read {}", file.display()))?;
+    let environment = root.join(REFERENCE);
+    let python = python_of(&environment);
+    if is_installed(&environment, &requirements) {
+        println!("{REFERENCE} is up to date");
+        return Ok(());
+    }
+
+    if !python.is_file() {
+        call(Command::new("python3").args(["-m", "venv"]).arg(&environment)).context(
+            "cannot create a Python environment: python3 and its venv module are needed \
+             (apt-get install python3-venv)",
+        )?;
+    }
+    let pip = ["-m", "pip", "install", "--disable-pip-version-check", "--requirement"];
+    call(Command::new(&python).args(pip).arg(&file)).with_context(|| {
+        format!("cannot install {REQUIREMENTS}; to start afresh, delete {REFERENCE}")
+    })?;
+    let stamp = environment.join(INSTALLED);
+    std::fs::write(&stamp, requirements)
+        .with_context(|| format!("cannot write {}", stamp.display()))?;
+    println!("{REFERENCE} is ready");
+    Ok(())
+}
+
+/// The interpreter of a Python environment.
+pub fn python_of(environment: &Path) -> PathBuf {
+    environment.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" })
+}
+
+fn is_installed(environment: &Path, requirements: &str) -> bool {
+    python_of(environment).is_file()
+        && std::fs::read_to_string(environment.join(INSTALLED))
+            .is_ok_and(|installed| installed == requirements)
+}
+
+/// Runs a command with its output shown.
+fn call(command: &mut Command) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let status = match command.status() {
+        Ok(status) => status,
+        Err(error) => bail!("cannot run {program}: {error}"),
+    };
+    ensure!(status.success(), "{program} failed: {status}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_environment_is_installed_once() {
+        let root = tempfile::tempdir().unwrap();
+        let environment = root.path().join(REFERENCE);
+        assert!(!is_installed(&environment, "numpy\n"));
+        std::fs::create_dir_all(python_of(&environment).parent().unwrap()).unwrap();
+        std::fs::write(python_of(&environment), "").unwrap();
+        assert!(!is_installed(&environment, "numpy\n"));
+        std::fs::write(environment.join(INSTALLED), "numpy\n").unwrap();
+        assert!(is_installed(&environment, "numpy\n"));
+        assert!(!is_installed(&environment, "numpy\ntorch\n"));
+    }
+
+    #[test]
+    fn missing_requirements_are_named() {
+        let root = tempfile::tempdir().unwrap();
+        let error = reference(root.path()).unwrap_err().to_string();
+        assert!(error.contains("requirements.txt"), "{error}");
+        let missing = call(&mut Command::new("no-such-program")).unwrap_err().to_string();
+        assert!(missing.starts_with("cannot run no-such-program"), "{missing}");
+    }
+}

@@ -208,7 +208,7 @@ impl Reader<'_> {
                 format!("{kv} does not divide the {heads} attention heads"),
             );
         }
-        if config.head_dim % 2 != 0 {
+        if !config.head_dim.is_multiple_of(2) {
             self.bad(
                 "head_dim",
                 format!("{} is odd: rotary embedding needs pairs", config.head_dim),

@@ -53,7 +53,7 @@ pub(super) unsafe fn exp<S: Simd>(x: S::V) -> S::V {
     unsafe {
         let x = S::min(S::max(x, S::splat(-87.3)), S::splat(88.0));
         let n = S::round(S::mul(x, S::splat(std::f32::consts::LOG2_E)));
-        let r = S::fma(n, S::splat(-0.693_359_375), x);
+        let r = S::fma(n, S::splat(-0.693_359_4), x);
         let r = S::fma(n, S::splat(2.121_944_4e-4), r);
         let mut p = S::splat(1.987_569_1e-4);
         for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {

@@ -130,7 +130,7 @@ fn prompt_ids(args: &Args, checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Re
     let system = args.system.iter().map(|text| Message::new("system", text));
     let messages: Vec<Message> = system.chain([Message::new("user", &args.prompt)]).collect();
     let template = ChatTemplate::from_dir(checkpoint.dir())?;
-    let text = template.render(&messages, &[], true, Some(args.thinking))?;
+    let text = template.render(&messages, None, true, Some(args.thinking))?;
     Ok(tokenizer.encode(&text)?)
 }
 

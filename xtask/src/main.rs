@@ -6,6 +6,7 @@ mod goldens;
 mod parity;
 mod setup;
 mod synth;
+mod test;
 
 use clap::Parser;
 
@@ -18,6 +19,7 @@ enum Task {
     Parity(parity::Args),
     Setup(setup::Args),
     Synth(synth::Args),
+    Test(test::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -28,5 +30,6 @@ fn main() -> anyhow::Result<()> {
         Task::Parity(args) => parity::run(&args),
         Task::Setup(args) => setup::run(&args, &mk_examples::repo_root()?),
         Task::Synth(args) => synth::run(&args),
+        Task::Test(args) => test::run(&args),
     }
 }

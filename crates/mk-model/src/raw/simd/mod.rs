@@ -42,6 +42,10 @@ pub(super) trait Simd {
     unsafe fn load_pairs(from: *const u16) -> (Self::V, Self::V);
     /// Two neighbouring bf16, each in every lane of a vector.
     unsafe fn splat_pair(from: *const u16) -> (Self::V, Self::V);
+
+    /// Asks for the cache line at an address that will be read soon; any address will do.
+    #[inline(always)]
+    fn prefetch<T>(_address: *const T) {}
 }
 
 /// e to the power of each lane, within 2 ulp; 0 where the result would be below the smallest normal f32.

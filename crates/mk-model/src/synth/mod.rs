@@ -191,7 +191,7 @@ mod tests {
     /// References made elsewhere from this checkpoint rely on its bytes.
     #[test]
     fn tiny_is_the_same_everywhere() {
-        assert_eq!(fnv(&weights(&Spec::tiny())), 17_872_937_439_948_495_570);
+        assert_eq!(fnv(&weights(&Spec::tiny())), 15_669_477_440_992_034_990);
         assert_ne!(weights(&Spec::tiny()), weights(&Spec { seed: 1, ..Spec::tiny() }));
     }
 

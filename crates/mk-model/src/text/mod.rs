@@ -1,8 +1,14 @@
-//! Between text and token ids.
+//! Between text and token ids: the tokenizer, decoding as a text grows, and chat templates.
 
+pub mod chat;
+mod clock;
+mod json;
+pub mod stream;
 mod table;
 pub mod tokenizer;
 
-pub(crate) use table::byte_chars;
-
+pub use chat::{ChatTemplate, Message};
+pub use stream::StreamDecoder;
 pub use tokenizer::Tokenizer;
+
+pub(crate) use table::byte_chars;

@@ -214,13 +214,13 @@ impl Reader<'_> {
         let (heads, kv) = (config.num_attention_heads, config.num_key_value_heads);
         // A field that is reported already holds a stand-in, of which there is nothing more to say.
         let known = ["num_attention_heads", "num_key_value_heads"].map(|field| self.is_good(field));
-        if known == [true; 2] && heads % kv != 0 {
+        if known == [true; 2] && !heads.is_multiple_of(kv) {
             self.bad(
                 "num_key_value_heads",
                 format!("{kv} does not divide the {heads} attention heads"),
             );
         }
-        if self.is_good("head_dim") && config.head_dim % 2 != 0 {
+        if self.is_good("head_dim") && !config.head_dim.is_multiple_of(2) {
             self.bad(
                 "head_dim",
                 format!("{} is odd: rotary embedding needs pairs", config.head_dim),

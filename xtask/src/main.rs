@@ -2,6 +2,7 @@
 
 mod bench;
 mod doctor;
+mod fuzz;
 mod parity;
 mod setup;
 mod synth;
@@ -13,6 +14,7 @@ use clap::Parser;
 enum Task {
     Bench(bench::Args),
     Doctor(doctor::Args),
+    Fuzz(fuzz::Args),
     Parity(parity::Args),
     Setup(setup::Args),
     Synth(synth::Args),
@@ -22,6 +24,7 @@ fn main() -> anyhow::Result<()> {
     match Task::parse() {
         Task::Bench(args) => bench::run(&args),
         Task::Doctor(args) => doctor::run(&args),
+        Task::Fuzz(args) => fuzz::run(&args, &mk_examples::repo_root()?),
         Task::Parity(args) => parity::run(&args),
         Task::Setup(args) => setup::run(&args, &mk_examples::repo_root()?),
         Task::Synth(args) => synth::run(&args),

@@ -2,6 +2,7 @@
 
 mod bench;
 mod doctor;
+mod fuzz;
 mod goldens;
 mod parity;
 mod setup;
@@ -15,6 +16,7 @@ use clap::Parser;
 enum Task {
     Bench(bench::Args),
     Doctor(doctor::Args),
+    Fuzz(fuzz::Args),
     Goldens(goldens::Args),
     Parity(parity::Args),
     Setup(setup::Args),
@@ -26,6 +28,7 @@ fn main() -> anyhow::Result<()> {
     match Task::parse() {
         Task::Bench(args) => bench::run(&args),
         Task::Doctor(args) => doctor::run(&args),
+        Task::Fuzz(args) => fuzz::run(&args, &mk_examples::repo_root()?),
         Task::Goldens(args) => goldens::run(&args),
         Task::Parity(args) => parity::run(&args),
         Task::Setup(args) => setup::run(&args, &mk_examples::repo_root()?),

@@ -107,6 +107,7 @@ impl Reader<'_> {
             v.as_array().is_some_and(|types| types.iter().all(|t| t == "full_attention"))
         });
         self.only("quantization_config", "bf16, f16 or f32 weights", |_| false);
+        self.only("partial_rotary_factor", "1.0", |v| v.as_f64() == Some(1.0));
         for field in ["rope_scaling", "rope_parameters"] {
             let Some(rope) = self.get(field).cloned() else { continue };
             let Value::Object(rope) = rope else {
@@ -153,7 +154,7 @@ impl Reader<'_> {
             max_position_embeddings: self.dim("max_position_embeddings", None, MAX_DIM),
             rms_norm_eps: self.positive("rms_norm_eps").unwrap_or(1e-6),
             rope_theta: self.rope_theta(),
-            tie_word_embeddings: self.get("tie_word_embeddings").and_then(Value::as_bool),
+            tie_word_embeddings: self.tie_word_embeddings(),
             eos_token_ids: self.eos_token_ids(),
         }
     }
@@ -172,8 +173,8 @@ impl Reader<'_> {
                 Some(outer) => self.get(outer).and_then(|o| o.get("rope_theta")),
             };
             let Some(value) = value.cloned() else { continue };
-            let Some(theta) = value.as_f64().filter(|t| *t > 1.0 && *t < 1e18) else {
-                self.bad(field, format!("expected a number above 1, found {value}"));
+            let Some(theta) = value.as_f64().filter(|t| (1.0..=1e18).contains(t)) else {
+                self.bad(field, format!("expected a number from 1 to 1e18, found {value}"));
                 continue;
             };
             if let Some(before) = found
@@ -183,13 +184,22 @@ impl Reader<'_> {
             }
             found = Some(theta);
         }
-        if found.is_none() && !self.problems.iter().any(|p| p.to_string().contains("rope_theta")) {
+        let tried = ["rope_theta", "rope_parameters.rope_theta", "rope_scaling.rope_theta"];
+        if found.is_none() && tried.iter().all(|field| self.is_good(field)) {
             self.bad(
                 "rope_theta",
                 "is missing (at the top, in rope_parameters and in rope_scaling)".into(),
             );
         }
         found.unwrap_or(f64::NAN) as f32
+    }
+
+    fn tie_word_embeddings(&mut self) -> Option<bool> {
+        let value = self.get("tie_word_embeddings")?.clone();
+        if !value.is_boolean() {
+            self.bad("tie_word_embeddings", format!("expected true or false, found {value}"));
+        }
+        value.as_bool()
     }
 
     fn eos_token_ids(&mut self) -> Vec<u32> {
@@ -202,21 +212,30 @@ impl Reader<'_> {
 
     fn check_heads(&mut self, config: &Config) {
         let (heads, kv) = (config.num_attention_heads, config.num_key_value_heads);
-        if kv != 0 && heads % kv != 0 {
+        // A field that is reported already holds a stand-in, of which there is nothing more to say.
+        let known = ["num_attention_heads", "num_key_value_heads"].map(|field| self.is_good(field));
+        if known == [true; 2] && !heads.is_multiple_of(kv) {
             self.bad(
                 "num_key_value_heads",
                 format!("{kv} does not divide the {heads} attention heads"),
             );
         }
-        if !config.head_dim.is_multiple_of(2) {
+        if self.is_good("head_dim") && !config.head_dim.is_multiple_of(2) {
             self.bad(
                 "head_dim",
                 format!("{} is odd: rotary embedding needs pairs", config.head_dim),
             );
         }
-        if self.problems.is_empty() && (config.q_size() > MAX_DIM || config.kv_size() > MAX_DIM) {
-            self.bad("head_dim", format!("times the heads is more than {MAX_DIM}"));
+        if heads.saturating_mul(config.head_dim) > MAX_DIM {
+            let reason =
+                format!("{} times {heads} attention heads is more than {MAX_DIM}", config.head_dim);
+            self.bad("head_dim", reason);
         }
+    }
+
+    fn is_good(&self, field: &str) -> bool {
+        let about = |p: &Problem| matches!(p, Problem::BadField { field: f, .. } if f == field);
+        !self.problems.iter().any(about)
     }
 
     fn get(&self, field: &str) -> Option<&Value> {
@@ -258,11 +277,12 @@ impl Reader<'_> {
 
     fn positive(&mut self, field: &str) -> Option<f32> {
         let value = self.get(field)?.clone();
-        let number = value.as_f64().filter(|n| *n > 0.0 && *n < 1.0);
+        // Checked as f32, in which very small numbers are zero.
+        let number = value.as_f64().map(|n| n as f32).filter(|n| *n > 0.0 && *n < 1.0);
         if number.is_none() {
             self.bad(field, format!("expected a number between 0 and 1, found {value}"));
         }
-        number.map(|n| n as f32)
+        number
     }
 }
 

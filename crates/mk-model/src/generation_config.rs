@@ -30,41 +30,59 @@ impl GenerationConfig {
     /// # Errors
     /// Fields of the wrong type, all at once.
     pub fn from_json(text: &str) -> Result<Self, Vec<Problem>> {
-        let bad = |field: &str, reason: String| Problem::BadField {
+        let file_is = |reason: String| {
+            vec![Problem::BadField { field: "generation_config.json".into(), reason }]
+        };
+        let fields: Value =
+            serde_json::from_str(text).map_err(|e| file_is(format!("not JSON: {e}")))?;
+        if !fields.is_object() {
+            return Err(file_is("not a JSON object".into()));
+        }
+        let mut reader = Reader { fields: &fields, problems: Vec::new() };
+        let config = Self {
+            eos_token_ids: reader.read("eos_token_id", token_ids).unwrap_or_default(),
+            do_sample: reader.read("do_sample", boolean).unwrap_or(false),
+            temperature: reader.read("temperature", number),
+            top_k: reader.read("top_k", whole),
+            top_p: reader.read("top_p", number),
+            min_p: reader.read("min_p", number),
+            repetition_penalty: reader.read("repetition_penalty", number),
+        };
+        if reader.problems.is_empty() { Ok(config) } else { Err(reader.problems) }
+    }
+}
+
+struct Reader<'a> {
+    fields: &'a Value,
+    problems: Vec<Problem>,
+}
+
+impl Reader<'_> {
+    /// The field, if it is there and `parse` takes it; what `parse` says against it is noted.
+    fn read<T>(&mut self, field: &str, parse: impl Fn(&Value) -> Result<T, String>) -> Option<T> {
+        let value = self.fields.get(field).filter(|value| !value.is_null())?;
+        let note = |reason| Problem::BadField {
             field: format!("generation_config.json: {field}"),
             reason,
         };
-        let fields: Value =
-            serde_json::from_str(text).map_err(|e| vec![bad("", format!("not JSON: {e}"))])?;
-        if !fields.is_object() {
-            return Err(vec![bad("", "not a JSON object".into())]);
-        }
-        let get = |field: &str| fields.get(field).filter(|v| !v.is_null());
-
-        let mut problems = Vec::new();
-        let mut number = |field: &str| {
-            let value = get(field)?;
-            let number = value.as_f64();
-            if number.is_none() {
-                problems.push(bad(field, format!("expected a number, found {value}")));
-            }
-            number.map(|n| n as f32)
-        };
-        let mut config = Self {
-            temperature: number("temperature"),
-            top_k: number("top_k").map(|k| k as usize),
-            top_p: number("top_p"),
-            min_p: number("min_p"),
-            repetition_penalty: number("repetition_penalty"),
-            do_sample: get("do_sample").and_then(Value::as_bool).unwrap_or(false),
-            eos_token_ids: Vec::new(),
-        };
-        if let Some(value) = get("eos_token_id") {
-            match token_ids(value) {
-                Ok(ids) => config.eos_token_ids = ids,
-                Err(reason) => problems.push(bad("eos_token_id", reason)),
-            }
-        }
-        if problems.is_empty() { Ok(config) } else { Err(problems) }
+        parse(value).map_err(|reason| self.problems.push(note(reason))).ok()
     }
+}
+
+fn boolean(value: &Value) -> Result<bool, String> {
+    value.as_bool().ok_or_else(|| format!("expected true or false, found {value}"))
+}
+
+fn number(value: &Value) -> Result<f32, String> {
+    let number = value.as_f64().map(|n| n as f32).filter(|n| n.is_finite());
+    number.ok_or_else(|| format!("expected a number, found {value}"))
+}
+
+/// A number of things; some writers give all numbers a decimal point.
+fn whole(value: &Value) -> Result<usize, String> {
+    let float = || value.as_f64().filter(|n| n.fract() == 0.0 && (0.0..1e9).contains(n));
+    let whole = value.as_u64().or_else(|| float().map(|n| n as u64));
+    whole
+        .and_then(|n| usize::try_from(n).ok())
+        .ok_or_else(|| format!("expected a whole number, found {value}"))
 }

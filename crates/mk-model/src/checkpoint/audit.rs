@@ -88,7 +88,7 @@ pub fn audit(
 
     let mut problems = shape_problems(&expected, tensors);
     problems.extend(extra_tensors(&expected, layout, tensors));
-    if problems.is_empty() && tied {
+    if tied {
         problems.extend(untied_head(layout, tensors));
     }
     problems.extend(non_finite_weights(&expected, tensors, progress));
@@ -138,7 +138,11 @@ fn extra_tensors(
 
 fn untied_head(layout: &Layout, tensors: &TensorFiles) -> Option<Problem> {
     let embedding = tensors.get(layout.embedding.as_deref()?)?;
-    let head = tensors.get(&layout.heads[0])?;
+    let head = tensors.get(layout.heads.first()?)?;
+    if head.shape() != embedding.shape() {
+        // One of the two is of the wrong shape, which is reported as such.
+        return None;
+    }
     let equal = if head.dtype() == embedding.dtype() {
         head.bytes() == embedding.bytes()
     } else {
@@ -169,7 +173,7 @@ fn non_finite_weights(
 
 /// Row-major index of the first NaN or infinity.
 fn first_non_finite(tensor: &Tensor) -> Option<usize> {
-    /// A page-sized piece a task, so that many cores share the work and the first find ends it early.
+    /// Bytes a task, so that many cores share the work and the first find ends it early.
     const PIECE: usize = 1 << 20;
     let size = tensor.dtype().size();
     // A number is not finite when all bits of its exponent are set.

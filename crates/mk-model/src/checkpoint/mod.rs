@@ -45,7 +45,6 @@ impl Checkpoint {
     /// Files missing or broken, and whatever [`Config::from_json`] finds, all of it.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
-        let mut problems = Vec::new();
         let config = Config::from_json(&read_text(&dir.join("config.json"))?);
         let generation_file = dir.join("generation_config.json");
         let generation = if generation_file.exists() {
@@ -53,16 +52,22 @@ impl Checkpoint {
         } else {
             Ok(GenerationConfig::default())
         };
-        let tensors = TensorFiles::open(dir)?;
+        let tensors = TensorFiles::open(dir);
+        let mut problems = Vec::new();
         match (config, generation) {
             (Ok(config), Ok(generation)) => {
-                return Ok(Self { dir: dir.into(), config, generation, tensors });
+                return Ok(Self { dir: dir.into(), config, generation, tensors: tensors? });
             }
             (config, generation) => {
                 problems.extend(config.err().into_iter().flatten());
                 problems.extend(generation.err().into_iter().flatten());
-                problems.extend_from_slice(tensors.problems());
             }
+        }
+        // Weights that cannot be opened must not hide that the model is one we do not run, nor the other way about.
+        match tensors {
+            Ok(tensors) => problems.extend_from_slice(tensors.problems()),
+            Err(error) => problems
+                .push(Problem::BadField { field: "weights".into(), reason: error.to_string() }),
         }
         Err(Error::Checkpoint { path: dir.into(), problems })
     }
@@ -114,8 +119,13 @@ impl Checkpoint {
     fn check_eos(&self) -> Option<Problem> {
         let vocab = self.config.vocab_size;
         let id = self.eos_token_ids().iter().find(|id| **id as usize >= vocab)?;
+        let file = if self.generation.eos_token_ids.is_empty() {
+            "config.json"
+        } else {
+            "generation_config.json"
+        };
         Some(Problem::BadField {
-            field: "eos_token_id".into(),
+            field: format!("{file}: eos_token_id"),
             reason: format!("{id} is not in the vocabulary of {vocab}"),
         })
     }

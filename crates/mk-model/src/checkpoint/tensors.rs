@@ -1,12 +1,13 @@
 //! Safetensors files, single or sharded, mapped into memory.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use half::{bf16, f16};
-use safetensors::SafeTensors;
+use safetensors::tensor::Metadata;
 use serde::Deserialize;
 
 use crate::error::{Error, Problem, Result};
@@ -160,7 +161,13 @@ impl TensorFiles {
         shards.dedup();
         for shard in shards {
             let listed = |name: &str| weight_map.get(name).is_none_or(|file| file == shard);
-            self.add_file(&dir.join(shard), listed)?;
+            self.add_file(&dir.join(shard), listed).map_err(|error| match error {
+                Error::Io { path, source } if source.kind() == io::ErrorKind::NotFound => {
+                    let reason = format!("not there, although {INDEX} lists it");
+                    Error::Io { path, source: io::Error::new(source.kind(), reason) }
+                }
+                error => error,
+            })?;
         }
         let absent = weight_map.iter().filter(|(name, _)| !self.tensors.contains_key(*name));
         let absent: Vec<Problem> = absent
@@ -178,11 +185,10 @@ impl TensorFiles {
     fn add_file(&mut self, path: &Path, wanted: impl Fn(&str) -> bool) -> Result<()> {
         let broken = |reason: String| Error::Safetensors { path: path.to_path_buf(), reason };
         let map = Map::open(path).map_err(|source| Error::Io { path: path.into(), source })?;
-        let (header, metadata) =
-            SafeTensors::read_metadata(&map).map_err(|e| broken(e.to_string()))?;
-        let data = header + size_of::<u64>();
+        let (data, metadata) = read_header(&map).map_err(broken)?;
         let map = Arc::new(map);
-        let infos: HashMap<String, _> = metadata.tensors();
+        // In order, so that the same file gives the same problems in the same order.
+        let infos: BTreeMap<String, _> = metadata.tensors().into_iter().collect();
         for (name, info) in infos.into_iter().filter(|(name, _)| wanted(name)) {
             let dtype = match info.dtype {
                 safetensors::Dtype::BF16 => Dtype::Bf16,
@@ -206,6 +212,32 @@ impl TensorFiles {
         }
         Ok(())
     }
+}
+
+/// Where the tensors' bytes begin in a safetensors file, and what its header says of them; their ranges lie within the
+/// file. `SafeTensors::read_metadata` does the same, but adds up sizes from the header without regard to overflow.
+fn read_header(file: &[u8]) -> Result<(usize, Metadata), String> {
+    /// As much as safetensors' own readers take.
+    const MAX_HEADER: u64 = 100_000_000;
+    let Some((length, rest)) = file.split_first_chunk() else {
+        return Err(format!("it has {} bytes, too few for the length of a header", file.len()));
+    };
+    let length = u64::from_le_bytes(*length);
+    if length > MAX_HEADER {
+        return Err(format!("it begins with a header length of {length}: not a safetensors file"));
+    }
+    let Some((header, data)) = rest.split_at_checked(length as usize) else {
+        return Err(format!("its header has {length} bytes, of which {} are there", rest.len()));
+    };
+    let metadata: Metadata = serde_json::from_slice(header).map_err(|e| format!("header: {e}"))?;
+    if metadata.data_len() != data.len() {
+        return Err(format!(
+            "its header describes {} bytes of tensors, the file has {}",
+            metadata.data_len(),
+            data.len()
+        ));
+    }
+    Ok((file.len() - data.len(), metadata))
 }
 
 fn is_about(problem: &Problem, tensor: &str) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release --example generate -- --model Qwen/Qwen3-0.6B "The capital of France is"`
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -130,7 +130,7 @@ fn prompt_ids(args: &Args, checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Re
     let system = args.system.iter().map(|text| Message::new("system", text));
     let messages: Vec<Message> = system.chain([Message::new("user", &args.prompt)]).collect();
     let template = ChatTemplate::from_dir(checkpoint.dir())?;
-    let text = template.render(&messages, &[], true, Some(args.thinking))?;
+    let text = template.render(&messages, None, true, Some(args.thinking))?;
     Ok(tokenizer.encode(&text)?)
 }
 
@@ -161,9 +161,6 @@ impl Timings {
     }
 
     fn print(&self, prompt: usize, tokens: usize) {
-        if !std::io::stderr().is_terminal() {
-            return;
-        }
         eprintln!(
             "loaded in {:.2?}; {prompt} tokens of prompt, first text after {:.2?}; {tokens} tokens at {:.1} tok/s",
             self.load,

@@ -3,9 +3,11 @@
 mod bench;
 mod doctor;
 mod fuzz;
+mod goldens;
 mod parity;
 mod setup;
 mod synth;
+mod test;
 
 use clap::Parser;
 
@@ -15,9 +17,11 @@ enum Task {
     Bench(bench::Args),
     Doctor(doctor::Args),
     Fuzz(fuzz::Args),
+    Goldens(goldens::Args),
     Parity(parity::Args),
     Setup(setup::Args),
     Synth(synth::Args),
+    Test(test::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -25,8 +29,10 @@ fn main() -> anyhow::Result<()> {
         Task::Bench(args) => bench::run(&args),
         Task::Doctor(args) => doctor::run(&args),
         Task::Fuzz(args) => fuzz::run(&args, &mk_examples::repo_root()?),
+        Task::Goldens(args) => goldens::run(&args),
         Task::Parity(args) => parity::run(&args),
         Task::Setup(args) => setup::run(&args, &mk_examples::repo_root()?),
         Task::Synth(args) => synth::run(&args),
+        Task::Test(args) => test::run(&args),
     }
 }

@@ -196,6 +196,7 @@ fn broken_files_are_refused() {
     edited(r#""merges":["#, r#""merges":[["no","such"],"#);
     edited(r"(?i:'s", r"(?i:('s");
     edited(r#""decoder":{"#, r#""decoder":null,"x":{"#);
+    edited(r#""decoder":{"#, r#""decoder":{?"#);
 
     let missing = |name: &'static str| {
         refusal(move |dir| {

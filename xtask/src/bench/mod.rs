@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: how fast, against what the machine allows and against others.
 
+mod load;
 mod memory;
 mod ours;
 mod peers;
@@ -58,6 +59,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut bandwidths = Vec::new();
     let mut rounds: Vec<Vec<Engine>> = Vec::new();
     let mut peak = None;
+    let before = load::CpuTime::now();
     for _ in 0..args.rounds {
         bandwidths.push(memory::read_bandwidth(threads));
         let model = args.load.load(&checkpoint)?;
@@ -85,6 +87,8 @@ pub fn run(args: &Args) -> Result<()> {
         rounds.push(engines);
     }
 
+    let after = load::CpuTime::now();
+
     let report = Report {
         model: args.model.clone(),
         threads,
@@ -92,6 +96,7 @@ pub fn run(args: &Args) -> Result<()> {
         weight_bytes: weight_bytes(&checkpoint),
         kv_bytes_per_position: (2 * kv_width * config.num_hidden_layers * config.kv_size()) as u64,
         peak_anonymous_bytes: peak,
+        used_by_others: before.zip(after).map(|(before, after)| after.others_since(&before)),
         engines: medians(rounds),
     };
     if args.json {

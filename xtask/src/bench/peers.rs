@@ -22,7 +22,7 @@ pub struct Plan<'a> {
 pub fn run(repo: &Path, plan: &Plan<'_>) -> Vec<Engine> {
     let python = repo.join(".peers/venv/bin/python");
     let llama = repo.join("peers/llama_bench.py");
-    let candle = repo.join(".peers/bin/candle-bench");
+    let candle = repo.join(".peers/candle-bench");
     let mut engines = Vec::new();
     for (name, program, script) in [("llama.cpp", &python, Some(&llama)), ("candle", &candle, None)]
     {

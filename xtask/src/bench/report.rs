@@ -46,6 +46,8 @@ pub struct Report {
     pub kv_bytes_per_position: u64,
     /// Largest resident memory beyond the mapped files, in bytes, after our runs.
     pub peak_anonymous_bytes: Option<u64>,
+    /// Share of the processors that other programs, or other guests of the host, used meanwhile.
+    pub used_by_others: Option<f64>,
     /// Ours first.
     pub engines: Vec<Engine>,
 }
@@ -63,6 +65,9 @@ impl Report {
         println!("floor of a token {:.3} GB of weights", self.weight_bytes as f64 / 1e9);
         if let Some(bytes) = self.peak_anonymous_bytes {
             println!("peak memory      {:.3} GB beside the mapped weights", bytes as f64 / 1e9);
+        }
+        if let Some(share) = self.used_by_others {
+            println!("used by others   {:.0}% of the processors, meanwhile", 100.0 * share);
         }
         for engine in &self.engines {
             println!("{:<16} {} {} {}", engine.peer, engine.version, engine.dtype, engine.notes);

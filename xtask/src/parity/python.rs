@@ -44,7 +44,7 @@ pub fn make_reference(repo: &Path, recipe: &Recipe<'_>) -> Result<()> {
 }
 
 /// A Python that has torch and transformers: the project's own environment, or else `python3`.
-fn find_python(repo: &Path) -> Result<PathBuf> {
+pub fn find_python(repo: &Path) -> Result<PathBuf> {
     let candidates = [repo.join(".venv-reference/bin/python"), PathBuf::from("python3")];
     let usable = |python: &PathBuf| {
         let probe = Command::new(python).args(["-c", "import torch, transformers"]).output();

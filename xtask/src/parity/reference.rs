@@ -5,8 +5,10 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use npyz::npz::NpzArchive;
 use npyz::{DType, NpyFile, TypeChar};
+use zip::ZipArchive;
+use zip::read::ZipFile;
+use zip::result::ZipError;
 
 /// An open reference. Logits may be larger than memory, so they are read sequence by sequence.
 pub struct Reference {
@@ -34,7 +36,7 @@ impl Reference {
     }
 
     fn read(path: &Path) -> Result<Self> {
-        let mut archive = NpzArchive::open(path)?;
+        let mut archive = open(path)?;
         let (shape, ids) = integers(&mut archive, "ids")?.context("has no array `ids`")?;
         let [sequences, positions] = shape[..] else {
             bail!("ids has shape {shape:?}, expected [sequences, positions]");
@@ -43,7 +45,7 @@ impl Reference {
         let ids = ids.chunks_exact(positions).map(<[u32]>::to_vec).collect();
         let expected = [sequences, positions];
 
-        let logits_vocab = match archive.by_name("logits")? {
+        let logits_vocab = match array(&mut archive, "logits")? {
             None => None,
             Some(file) => {
                 let shape = shape_of(&file);
@@ -54,7 +56,7 @@ impl Reference {
                 Some(shape[2])
             }
         };
-        let bf16_error = match archive.by_name("bf16_logits_err")? {
+        let bf16_error = match array(&mut archive, "bf16_logits_err")? {
             None => None,
             Some(file) => {
                 let shape = shape_of(&file);
@@ -87,8 +89,8 @@ impl Reference {
     pub fn for_each_logits(&self, mut each: impl FnMut(usize, &[f32]) -> Result<()>) -> Result<()> {
         let context = || format!("reference {}: logits", self.path.display());
         let Some(vocab) = self.logits_vocab else { return Ok(()) };
-        let mut archive = NpzArchive::open(&self.path).with_context(context)?;
-        let file = archive.by_name("logits").with_context(context)?.with_context(context)?;
+        let mut archive = open(&self.path).with_context(context)?;
+        let file = array(&mut archive, "logits").with_context(context)?.with_context(context)?;
         ensure!(file.order() == npyz::Order::C, "{}: stored column-major", context());
         let mut numbers = file.data::<f32>().map_err(anyhow::Error::new).with_context(context)?;
         for (sequence, ids) in self.ids.iter().enumerate() {
@@ -102,16 +104,32 @@ impl Reference {
     }
 }
 
+/// An `.npz` is a zip archive of `.npy` files.
+type Archive = ZipArchive<BufReader<File>>;
+
+fn open(path: &Path) -> Result<Archive> {
+    Ok(ZipArchive::new(BufReader::new(File::open(path)?))?)
+}
+
+/// The array of this name, if the archive has it.
+fn array<'a>(
+    archive: &'a mut Archive,
+    name: &str,
+) -> Result<Option<NpyFile<ZipFile<'a, BufReader<File>>>>> {
+    match archive.by_name(&format!("{name}.npy")) {
+        Ok(entry) => Ok(Some(NpyFile::new(entry).with_context(|| format!("array {name}"))?)),
+        Err(ZipError::FileNotFound) => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("array {name}")),
+    }
+}
+
 fn shape_of<R: std::io::Read>(file: &NpyFile<R>) -> Vec<usize> {
     file.shape().iter().map(|n| *n as usize).collect()
 }
 
 /// An array of token ids or counts, whatever integer type it has.
-fn integers(
-    archive: &mut NpzArchive<BufReader<File>>,
-    name: &str,
-) -> Result<Option<(Vec<usize>, Vec<u32>)>> {
-    let Some(file) = archive.by_name(name)? else { return Ok(None) };
+fn integers(archive: &mut Archive, name: &str) -> Result<Option<(Vec<usize>, Vec<u32>)>> {
+    let Some(file) = array(archive, name)? else { return Ok(None) };
     let shape = shape_of(&file);
     let type_str = match file.dtype() {
         DType::Plain(t) => t,

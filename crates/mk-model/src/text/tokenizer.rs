@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::normalizers::{NFC, NormalizerWrapper};
@@ -46,9 +47,8 @@ impl Tokenizer {
         let dir = dir.as_ref();
         let file = dir.join("tokenizer.json");
         if file.exists() {
-            let text = read(&file)?;
-            let inner =
-                tokenizers::Tokenizer::from_bytes(&text).map_err(|e| broken(&file, e.as_ref()))?;
+            // By way of a `Value`, since the library panics over a decoder that is not JSON.
+            let inner = serde_json::from_value(parse(&file)?).map_err(|e| broken(&file, &e))?;
             return Self::new(inner, file);
         }
         let file = dir.join("vocab.json");
@@ -274,7 +274,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|e| broken(path, &e))
 }
 
-fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+fn parse<T: DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_slice(&read(path)?).map_err(|e| broken(path, &e))
 }
 

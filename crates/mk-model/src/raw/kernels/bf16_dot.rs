@@ -40,8 +40,10 @@ unsafe fn dot_rows<const R: usize>(args: &DotArgs<u16, u16>, row: usize) -> [f32
         while i + 32 <= k {
             let x = _mm512_loadu_si512(args.x.add(i).cast());
             for r in 0..R {
-                let w = _mm512_loadu_si512(w.add(r * k + i).cast());
-                acc[r] = dot_pairs(acc[r], w, x);
+                let w = w.add(r * k + i);
+                // The rows that come next, as in `Weight::dot_rows`.
+                _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(R * k).cast());
+                acc[r] = dot_pairs(acc[r], _mm512_loadu_si512(w.cast()), x);
             }
             i += 32;
         }

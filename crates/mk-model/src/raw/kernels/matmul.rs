@@ -174,7 +174,8 @@ pub(super) trait Weight: Copy {
     fn widen(self) -> f32;
     /// Two neighbouring weights, each in every lane of a vector.
     unsafe fn splat_pair<S: Simd>(from: *const Self) -> (S::V, S::V);
-    /// Dot products of `R` rows with one token.
+    /// Dot products of `R` rows with one token. Asks for the rows that come next as it goes: the hardware's own
+    /// prefetching stops at every page, and on its own left a fifth of a core's bandwidth unused.
     unsafe fn dot_rows<S: Simd, const R: usize>(
         w: *const Self,
         k: usize,
@@ -207,7 +208,9 @@ impl Weight for u16 {
             while i + 2 * S::LANES <= k {
                 let (even, odd) = (S::load(x.add(i / 2)), S::load(x.add(half + i / 2)));
                 for r in 0..R {
-                    let (a, b) = S::load_pairs(w.add(r * k + i));
+                    let w = w.add(r * k + i);
+                    S::prefetch(w.wrapping_add(R * k));
+                    let (a, b) = S::load_pairs(w);
                     acc[r][0] = S::fma(a, even, acc[r][0]);
                     acc[r][1] = S::fma(b, odd, acc[r][1]);
                 }
@@ -247,7 +250,9 @@ impl Weight for f32 {
             while i + S::LANES <= k {
                 let x = S::load(x.add(i));
                 for r in 0..R {
-                    acc[r] = S::fma(S::load(w.add(r * k + i)), x, acc[r]);
+                    let w = w.add(r * k + i);
+                    S::prefetch(w.wrapping_add(R * k));
+                    acc[r] = S::fma(S::load(w), x, acc[r]);
                 }
                 i += S::LANES;
             }

@@ -4,6 +4,11 @@
 //! was chosen at run time. Activations are feature-major: `[features][stride]`, the tokens of one feature side by
 //! side, so that tokens fill the vector lanes and weights are read as they lie in the file, with no repacking.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "the rows and vectors of a register tile index several arrays at once"
+)]
+
 mod attention;
 #[cfg(target_arch = "x86_64")]
 mod bf16_dot;

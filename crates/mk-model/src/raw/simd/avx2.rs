@@ -100,6 +100,11 @@ impl Simd for Avx2 {
         // SAFETY: AVX2 with FMA, and two bf16 to read, by the trait's contract.
         unsafe { split(_mm256_set1_epi32(from.cast::<i32>().read_unaligned())) }
     }
+    #[inline(always)]
+    fn prefetch<T>(address: *const T) {
+        // SAFETY: part of SSE, which every x86-64 has; a prefetch does not fault, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
 }
 
 /// The lower and the upper bf16 of each 32-bit lane.

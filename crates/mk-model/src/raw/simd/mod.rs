@@ -42,6 +42,10 @@ pub(super) trait Simd {
     unsafe fn load_pairs(from: *const u16) -> (Self::V, Self::V);
     /// Two neighbouring bf16, each in every lane of a vector.
     unsafe fn splat_pair(from: *const u16) -> (Self::V, Self::V);
+
+    /// Asks for the cache line at an address that will be read soon; any address will do.
+    #[inline(always)]
+    fn prefetch<T>(_address: *const T) {}
 }
 
 /// e to the power of each lane, within 2 ulp; 0 where the result would be below the smallest normal f32.
@@ -53,7 +57,7 @@ pub(super) unsafe fn exp<S: Simd>(x: S::V) -> S::V {
     unsafe {
         let x = S::min(S::max(x, S::splat(-87.3)), S::splat(88.0));
         let n = S::round(S::mul(x, S::splat(std::f32::consts::LOG2_E)));
-        let r = S::fma(n, S::splat(-0.693_359_375), x);
+        let r = S::fma(n, S::splat(-0.693_359_4), x);
         let r = S::fma(n, S::splat(2.121_944_4e-4), r);
         let mut p = S::splat(1.987_569_1e-4);
         for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {

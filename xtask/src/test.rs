@@ -1,0 +1,88 @@
+//! `cargo xtask test`: everything that must hold before a change lands.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::goldens;
+
+/// Format, lints, documentation, tests, the examples and the tasks, run for real.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Runs the command; ends at the first step that fails.
+pub fn run(_: &Args) -> Result<()> {
+    let root = mk_examples::repo_root()?;
+    let started = Instant::now();
+    let cargo = |args: &str| run_cargo(&root, args, &[]);
+    cargo("fmt --all --check")?;
+    cargo("clippy --workspace --all-targets --quiet -- -D warnings")?;
+    run_cargo(&root, "doc --workspace --no-deps --quiet", &[("RUSTDOCFLAGS", "-D warnings")])?;
+    cargo("test --workspace --quiet")?;
+    examples(&root)?;
+    tasks(&root)?;
+    println!("\nall of it passed in {:.0} s", started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// The examples, as the README shows them: without a model and without a network.
+fn examples(root: &Path) -> Result<()> {
+    let generate = "run --release --quiet --example generate -- --max-tokens 24";
+    let text = output(root, &format!("{generate} --seed 7"))?;
+    ensure!(text.starts_with("The capital of France is"), "generate printed {text:?}");
+    ensure!(
+        text == output(root, &format!("{generate} --seed 7"))?,
+        "the same seed made another text"
+    );
+    let report: serde_json::Value = serde_json::from_str(&output(
+        root,
+        &format!("{generate} --chat --thinking false --json"),
+    )?)?;
+    let ids = report["ids"].as_array().map_or(0, Vec::len);
+    ensure!((1..=24).contains(&ids), "generate --json reported {report}");
+    Ok(())
+}
+
+/// The tasks, on the goldens: parity must hold, and must fail where the model is another.
+fn tasks(root: &Path) -> Result<()> {
+    let xtask = "run --release --quiet --package xtask --";
+    let cargo = |args: &str| run_cargo(root, &format!("{xtask} {args}"), &[]);
+    cargo("doctor")?;
+    let reference = format!("{}/tiny.npz", goldens::FOLDER);
+    cargo("synth .mk/test/tiny")?;
+    cargo(&format!("parity --model .mk/test/tiny --reference {reference} --dtype f32"))?;
+    cargo(&format!("parity --model .mk/test/tiny --reference {reference} --dtype bf16"))?;
+    cargo("synth .mk/test/other --seed 1")?;
+    let other = format!("{xtask} parity --model .mk/test/other --reference {reference}");
+    ensure!(output(root, &other).is_err(), "parity held for another model's reference");
+    cargo("bench --model .mk/test/tiny --positions 0,64 --prefill 64 --no-peers")
+}
+
+fn run_cargo(root: &Path, args: &str, env: &[(&str, &str)]) -> Result<()> {
+    println!("\n$ cargo {args}");
+    let started = Instant::now();
+    let status = command(root, args).envs(env.iter().copied()).status()?;
+    if !status.success() {
+        bail!("cargo {args}: {status}");
+    }
+    println!("({:.0} s)", started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// What a command prints.
+fn output(root: &Path, args: &str) -> Result<String> {
+    println!("\n$ cargo {args}");
+    let output = command(root, args).output()?;
+    ensure!(output.status.success(), "cargo {args}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).context("printed text that is not UTF-8")
+}
+
+fn command(root: &Path, args: &str) -> Command {
+    // The cargo that runs this task, and so its toolchain.
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(root).args(args.split(' '));
+    command
+}

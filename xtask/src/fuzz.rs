@@ -85,7 +85,9 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
 }
 
 fn build(dir: &Path, host: &str) -> Result<()> {
-    let status = Command::new("cargo")
+    // The cargo that runs this task, and so its toolchain.
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
         // With a target named, build scripts and procedural macros are built without these flags.
         .args(["build", "--release", "--bins", "--target", host])
         .current_dir(dir)

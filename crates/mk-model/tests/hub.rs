@@ -76,7 +76,8 @@ impl Hub {
             return Ok(());
         }
         if let Some(status) = self.statuses.get(&file) {
-            return respond(stream, *status, &[], b"");
+            let head = ["etag: \"0\"".to_string(), format!("x-repo-commit: {}", self.commit)];
+            return respond(stream, *status, &head, b"");
         }
         let Some(bytes) = self.files.get(&file).cloned() else {
             return respond(stream, 404, &[], b"no such file");
@@ -498,7 +499,7 @@ fn a_hub_that_is_not_there_is_an_error() {
 #[test]
 fn answers_that_make_no_sense_are_errors() {
     // Redirects without a target; on the real hub they have one.
-    for status in [302, 304] {
+    for status in [300, 302, 304] {
         let server = Server::new(&spec());
         server.tell(|hub| hub.statuses.insert("config.json".into(), status));
         let (file, _) = hub_error(server.locate());

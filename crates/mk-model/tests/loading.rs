@@ -12,6 +12,8 @@ use mk_model::synth::{RopeLayout, Spec};
 use mk_model::{
     Checkpoint, Dtype, Error, Input, Model, ModelOptions, Precision, Problem, Readout, Result,
 };
+use proptest::prelude::{ProptestConfig, any, prop_assert_eq, proptest};
+use proptest::sample::select;
 use serde_json::{Value, json};
 
 const WEIGHTS: &str = "model.safetensors";
@@ -198,6 +200,40 @@ fn progress_ends_with_every_byte() {
     assert!(heard.is_sorted_by_key(|(_, done, _)| *done));
     assert!(heard.iter().any(|(what, ..)| what == UP));
     assert_eq!(heard.last(), Some(&("weights".to_string(), bytes as u64, bytes as u64)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// No dimension has to be a multiple of anything but what the config's rules say.
+    #[test]
+    fn models_of_any_dimensions_load_and_run(
+        (hidden_size, intermediate_size, num_hidden_layers) in (1usize..70, 1usize..70, 1usize..3),
+        (num_key_value_heads, group, half_head) in (1usize..4, 1usize..5, 1usize..20),
+        vocab_size in 285usize..400,
+        tied in any::<bool>(),
+        dtype in select(vec![Dtype::Bf16, Dtype::F16, Dtype::F32]),
+        precision in select(vec![Precision::Bf16, Precision::F32]),
+    ) {
+        let dir = written(&Spec {
+            hidden_size,
+            intermediate_size,
+            num_hidden_layers,
+            num_attention_heads: num_key_value_heads * group,
+            num_key_value_heads,
+            head_dim: 2 * half_head,
+            vocab_size,
+            tied,
+            dtype,
+            ..spec()
+        });
+        let options = ModelOptions { precision, ..ModelOptions::default() };
+        let checkpoint = Checkpoint::open(dir.path()).expect("a checkpoint");
+        let model = Model::load(&checkpoint, &options).expect("a model");
+        let mut sequence = model.sequence().expect("main memory");
+        let output = sequence.extend(Input::Tokens(&[1, 2, 3]), Readout::ALL_LOGITS);
+        prop_assert_eq!(output.expect("finite logits").logits.len(), 3 * vocab_size);
+    }
 }
 
 // === Configs that do not fit ===

@@ -1,5 +1,7 @@
 //! The decoder from the outside: whatever way the same positions are computed, the results are the same.
 
+mod common;
+
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -12,12 +14,9 @@ use mk_model::{
     Checkpoint, CpuOptions, DecodeOptions, Device, Error, Finish, Isa, Model, ModelOptions,
     Precision, Sampling, Sequence,
 };
-use safetensors::SafeTensors;
-use safetensors::tensor::TensorView;
 
 fn model_of(spec: &Spec, options: &ModelOptions) -> Model {
-    let dir = tempfile::tempdir().unwrap();
-    spec.write(dir.path()).unwrap();
+    let dir = common::written(spec);
     // The map keeps the file alive after the folder is gone.
     Model::load(&Checkpoint::open(dir.path()).unwrap(), options).unwrap()
 }
@@ -155,23 +154,15 @@ fn make_transparent(dir: &Path, spec: &Spec) -> Vec<f32> {
     rows
 }
 
-/// Changes the weights of a checkpoint in place: each number, by its tensor's name and its index.
+/// Changes the bf16 weights of a checkpoint in place: each number, by its tensor's name and its index.
 fn rewrite(dir: &Path, change: impl Fn(&str, usize, bf16) -> bf16) {
-    let file = dir.join("model.safetensors");
-    let bytes = std::fs::read(&file).unwrap();
-    let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let changed = tensors.tensors().into_iter().map(|(name, view)| {
-        let numbers = view.data().chunks(2).map(|b| bf16::from_le_bytes([b[0], b[1]]));
-        let data = numbers.enumerate().flat_map(|(i, n)| change(&name, i, n).to_le_bytes());
-        let data = data.collect();
-        (name, (view.shape().to_vec(), data))
+    common::edit_tensors(&dir.join("model.safetensors"), |tensors| {
+        for (name, tensor) in tensors {
+            for (i, number) in tensor.bytes.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+                *number = change(name, i, bf16::from_le_bytes(*number)).to_le_bytes();
+            }
+        }
     });
-    let changed: Vec<(String, (Vec<usize>, Vec<u8>))> = changed.collect();
-    let views = changed.iter().map(|(name, (shape, data))| {
-        let view = TensorView::new(safetensors::Dtype::BF16, shape.clone(), data).unwrap();
-        (name.clone(), view)
-    });
-    safetensors::serialize_to_file(views, None, &file).unwrap();
 }
 
 /// The seed of this project could not make a third of its vocabulary. Here every id is made the most likely one: the
@@ -185,8 +176,7 @@ fn every_vocabulary_id_can_be_the_argmax() {
         tied: false,
         ..Spec::tiny()
     };
-    let dir = tempfile::tempdir().unwrap();
-    spec.write(dir.path()).unwrap();
+    let dir = common::written(&spec);
     let rows = make_transparent(dir.path(), &spec);
     for precision in [Precision::F32, Precision::Bf16] {
         let checkpoint = Checkpoint::open(dir.path()).unwrap();
@@ -317,8 +307,7 @@ fn a_stream_that_is_dropped_ends() {
 #[test]
 fn embedding_rows_are_what_the_tokens_look_up() {
     let model = tiny(Precision::F32);
-    let dir = tempfile::tempdir().unwrap();
-    Spec::tiny().write(dir.path()).unwrap();
+    let dir = common::written(&Spec::tiny());
     let checkpoint = Checkpoint::open(dir.path()).unwrap();
     let table = checkpoint.tensors().get("model.embed_tokens.weight").unwrap().to_f32();
     let ids = ids(20);
@@ -421,8 +410,7 @@ fn bad_input_is_refused_and_loses_nothing() {
 
 #[test]
 fn a_value_that_overflows_in_the_model_is_an_error() {
-    let dir = tempfile::tempdir().unwrap();
-    Spec::tiny().write(dir.path()).unwrap();
+    let dir = common::written(&Spec::tiny());
     // Fine as weights, but not times a hidden state above 1.
     rewrite(dir.path(), |name, _, n| if name == "model.norm.weight" { bf16::MAX } else { n });
     let checkpoint = Checkpoint::open(dir.path()).unwrap();
@@ -438,8 +426,7 @@ fn a_value_that_overflows_in_the_model_is_an_error() {
 
 #[test]
 fn a_device_that_is_not_there_is_named() {
-    let dir = tempfile::tempdir().unwrap();
-    Spec::tiny().write(dir.path()).unwrap();
+    let dir = common::written(&Spec::tiny());
     let checkpoint = Checkpoint::open(dir.path()).unwrap();
     let options = ModelOptions { device: Device::Cuda(0), ..ModelOptions::default() };
     let error = Model::load(&checkpoint, &options).unwrap_err();

@@ -18,11 +18,11 @@ pub(super) unsafe fn dots(args: &DotArgs<u16, u16>) {
     // SAFETY: `row + R <= rows` in every call.
     unsafe {
         let mut row = 0;
-        while row + 4 <= args.rows {
+        while row + 4 <= args.shape.rows {
             write_sums(args, row, &dot_rows::<4>(args, row));
             row += 4;
         }
-        while row < args.rows {
+        while row < args.shape.rows {
             write_sums(args, row, &dot_rows::<1>(args, row));
             row += 1;
         }
@@ -33,7 +33,7 @@ pub(super) unsafe fn dots(args: &DotArgs<u16, u16>) {
 unsafe fn dot_rows<const R: usize>(args: &DotArgs<u16, u16>, row: usize) -> [f32; R] {
     // SAFETY: w is read below (row + R) * k and x below k; the last, partial vectors are masked.
     unsafe {
-        let k = args.k;
+        let k = args.shape.k;
         let w = args.w.add(row * k);
         let mut acc = [_mm512_setzero_ps(); R];
         let mut i = 0;
@@ -68,16 +68,16 @@ pub(super) unsafe fn tile(args: &TileArgs<u16, u16>) {
     // SAFETY: `row + R <= rows` in every call, and T is the number of vectors.
     unsafe {
         let mut row = 0;
-        while row + ROWS <= args.rows {
-            match args.vectors {
+        while row + ROWS <= args.shape.rows {
+            match args.shape.vectors {
                 1 => register_tile::<ROWS, 1>(args, row),
                 2 => register_tile::<ROWS, 2>(args, row),
                 _ => register_tile::<ROWS, TILE_VECTORS>(args, row),
             }
             row += ROWS;
         }
-        while row < args.rows {
-            match args.vectors {
+        while row < args.shape.rows {
+            match args.shape.vectors {
                 1 => register_tile::<1, 1>(args, row),
                 2 => register_tile::<1, 2>(args, row),
                 _ => register_tile::<1, TILE_VECTORS>(args, row),
@@ -91,7 +91,7 @@ pub(super) unsafe fn tile(args: &TileArgs<u16, u16>) {
 unsafe fn register_tile<const R: usize, const T: usize>(args: &TileArgs<u16, u16>, row: usize) {
     // SAFETY: w is read below (row + R) * k, x below ceil(k / 2) * T * 32, out at R rows of T vectors.
     unsafe {
-        let k = args.k;
+        let k = args.shape.k;
         let w = args.w.add(row * k);
         let mut acc = [[_mm512_setzero_ps(); T]; R];
         let x = |pair: usize| -> [__m512i; T] {
@@ -114,9 +114,9 @@ unsafe fn register_tile<const R: usize, const T: usize>(args: &TileArgs<u16, u16
         }
         for r in 0..R {
             for t in 0..T {
-                let out = args.out.add((row + r) * args.stride + t * LANES);
+                let out = args.shape.out.add((row + r) * args.shape.stride + t * LANES);
                 let before =
-                    if args.accumulate { _mm512_loadu_ps(out) } else { _mm512_setzero_ps() };
+                    if args.shape.accumulate { _mm512_loadu_ps(out) } else { _mm512_setzero_ps() };
                 _mm512_storeu_ps(out, _mm512_add_ps(before, acc[r][t]));
             }
         }

@@ -21,28 +21,32 @@ impl Weights<'_> {
     }
 }
 
-/// A product of weight rows with one token.
-pub(super) struct DotArgs<W, X> {
+/// A product of weight rows with activations.
+pub(super) struct Args<W, X, S> {
     /// `[rows][k]`.
     pub(super) w: *const W,
+    /// One token: `split` of the panel for bf16 weights and f32 activations, else the features in their order. Several:
+    /// one tile of the panel.
+    pub(super) x: *const X,
+    pub(super) shape: S,
+}
+
+/// The rest of a product with one token.
+#[derive(Clone, Copy)]
+pub(super) struct DotShape {
     pub(super) rows: usize,
     pub(super) k: usize,
-    /// As the kernel wants it: `split` for bf16 weights and f32 activations, else the features in their order.
-    pub(super) x: *const X,
     /// `[rows]`.
     pub(super) out: *mut f32,
     /// Add to `out` rather than overwrite it.
     pub(super) accumulate: bool,
 }
 
-/// A product of weight rows with one tile of tokens.
-pub(super) struct TileArgs<W, X> {
-    /// `[rows][k]`.
-    pub(super) w: *const W,
+/// The rest of a product with a tile of tokens.
+#[derive(Clone, Copy)]
+pub(super) struct TileShape {
     pub(super) rows: usize,
     pub(super) k: usize,
-    /// One tile of a panel.
-    pub(super) x: *const X,
     /// Vectors of tokens in the tile: 1 to `TILE_VECTORS`.
     pub(super) vectors: usize,
     /// Row 0, first token of the tile; rows are `stride` apart.
@@ -52,6 +56,8 @@ pub(super) struct TileArgs<W, X> {
     pub(super) accumulate: bool,
 }
 
+pub(super) type DotArgs<W, X> = Args<W, X, DotShape>;
+pub(super) type TileArgs<W, X> = Args<W, X, TileShape>;
 pub(super) type DotFn<W, X> = unsafe fn(&DotArgs<W, X>);
 pub(super) type TileFn<W, X> = unsafe fn(&TileArgs<W, X>);
 
@@ -62,7 +68,7 @@ impl Kernels {
     /// when accumulating).
     ///
     /// # Panics
-    /// If the sizes of `w`, `x` and `out` do not agree.
+    /// If the sizes of `w`, `x` and `out` do not agree, or f32 weights meet activations in bf16.
     pub(crate) fn matmul(&self, w: Weights<'_>, x: &Panel, out: &mut [f32], accumulate: bool) {
         let k = x.features;
         let stride = Self::stride(x.tokens);
@@ -70,8 +76,12 @@ impl Kernels {
         assert_eq!(rows * stride, out.len(), "output is not whole rows");
         assert_eq!(rows * k, w.len(), "weights are not rows x features");
         assert_eq!(self.lanes, x.lanes, "panel was packed for other kernels");
+        let takes_bf16 = matches!(w, Weights::Bf16(_)) && self.bf16_dot.is_some();
+        assert!(takes_bf16 || x.format != PanelFormat::Bf16, "these kernels need f32 activations");
         if x.tokens == 1 {
-            self.matvec(w, rows, x, out, accumulate);
+            let shape = DotShape { rows, k, out: out.as_mut_ptr(), accumulate };
+            // SAFETY: `w` is rows x k and `out` is rows, as asserted.
+            unsafe { self.dot(w, x, shape) };
             return;
         }
         let mut first = 0;
@@ -79,89 +89,53 @@ impl Kernels {
             let width = x.tile_width(first);
             let vectors = width / self.lanes;
             let out = out[first..].as_mut_ptr();
-            // SAFETY: the asserts above bound `w`; a tile of the panel starts at `first * k` (pairs count twice) and
-            // holds `k * width`; `first + width <= stride`, since the stride is whole vectors of any kernel and
-            // tiles begin at whole vectors, so every row written lies in `out`. The instruction set is there, as for
-            // every `Kernels`.
-            unsafe {
-                match (w, x.format) {
-                    (Weights::Bf16(w), PanelFormat::Bf16) => {
-                        let x = x.bf16s[2 * k.div_ceil(2) * first..].as_ptr();
-                        let (_, tile) =
-                            self.bf16_dot.expect("a panel in bf16 is packed only for such kernels");
-                        tile(&TileArgs {
-                            w: w.as_ptr(),
-                            rows,
-                            k,
-                            x,
-                            vectors,
-                            out,
-                            stride,
-                            accumulate,
-                        });
-                    }
-                    (Weights::Bf16(w), _) => {
-                        let x = x.f32s[k * first..].as_ptr();
-                        (self.tile_bf16)(&TileArgs {
-                            w: w.as_ptr(),
-                            rows,
-                            k,
-                            x,
-                            vectors,
-                            out,
-                            stride,
-                            accumulate,
-                        });
-                    }
-                    (Weights::F32(w), _) => {
-                        let x = x.f32s[k * first..].as_ptr();
-                        (self.tile_f32)(&TileArgs {
-                            w: w.as_ptr(),
-                            rows,
-                            k,
-                            x,
-                            vectors,
-                            out,
-                            stride,
-                            accumulate,
-                        });
-                    }
-                }
-            }
+            let shape = TileShape { rows, k, vectors, out, stride, accumulate };
+            // SAFETY: `w` is rows x k, as asserted; `first + width <= stride`, since the stride is whole vectors of any
+            // kernel and tiles begin at whole vectors, so every row that is written lies in `out`.
+            unsafe { self.tile(w, x, first, shape) };
             first += width;
         }
     }
 
-    fn matvec(&self, w: Weights<'_>, rows: usize, x: &Panel, out: &mut [f32], accumulate: bool) {
-        let (k, out) = (x.features, out.as_mut_ptr());
-        // SAFETY: `matmul` checked that `w` is rows x k and `out` is rows; the panel holds k features, and the split
-        // form twice the pairs of k. The instruction set is there, as for every `Kernels`.
+    /// # Safety
+    /// `w` and `shape.out` are as long as `shape` says, and `x` is one token of `shape.k` features.
+    unsafe fn dot(&self, w: Weights<'_>, x: &Panel, shape: DotShape) {
+        // SAFETY: the panel holds k features, and the split form the pairs of k twice; the rest is this function's
+        // contract. The instruction set is there, as for every `Kernels`.
         unsafe {
-            match (w, x.format) {
-                (Weights::Bf16(w), PanelFormat::Bf16) => {
-                    let (dot, _) =
-                        self.bf16_dot.expect("a panel in bf16 is packed only for such kernels");
-                    dot(&DotArgs { w: w.as_ptr(), rows, k, x: x.bf16s.as_ptr(), out, accumulate });
+            match (w, x.format, self.bf16_dot) {
+                (Weights::Bf16(w), PanelFormat::Bf16, Some((dot, _))) => {
+                    dot(&Args { w: w.as_ptr(), x: x.bf16s.as_ptr(), shape })
                 }
-                (Weights::Bf16(w), _) => {
-                    (self.dot_bf16)(&DotArgs {
-                        w: w.as_ptr(),
-                        rows,
-                        k,
-                        x: x.split.as_ptr(),
-                        out,
-                        accumulate,
-                    });
+                (Weights::Bf16(w), _, _) => {
+                    (self.dot_bf16)(&Args { w: w.as_ptr(), x: x.split.as_ptr(), shape })
                 }
-                (Weights::F32(w), _) => {
-                    (self.dot_f32)(&DotArgs {
-                        w: w.as_ptr(),
-                        rows,
-                        k,
-                        x: x.f32s.as_ptr(),
-                        out,
-                        accumulate,
-                    });
+                (Weights::F32(w), _, _) => {
+                    (self.dot_f32)(&Args { w: w.as_ptr(), x: x.f32s.as_ptr(), shape })
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// `w` and `shape.out` are as long as `shape` says, and a tile of `x` begins at token `first`.
+    unsafe fn tile(&self, w: Weights<'_>, x: &Panel, first: usize, shape: TileShape) {
+        let k = shape.k;
+        // SAFETY: a tile begins at `first * k` (pairs count twice) and holds `k` times its width; the rest is this
+        // function's contract. The instruction set is there, as for every `Kernels`.
+        unsafe {
+            match (w, x.format, self.bf16_dot) {
+                (Weights::Bf16(w), PanelFormat::Bf16, Some((_, tile))) => {
+                    let x = &x.bf16s[2 * k.div_ceil(2) * first..];
+                    tile(&Args { w: w.as_ptr(), x: x.as_ptr(), shape })
+                }
+                (Weights::Bf16(w), _, _) => {
+                    let x = &x.f32s[k * first..];
+                    (self.tile_bf16)(&Args { w: w.as_ptr(), x: x.as_ptr(), shape })
+                }
+                (Weights::F32(w), _, _) => {
+                    let x = &x.f32s[k * first..];
+                    (self.tile_f32)(&Args { w: w.as_ptr(), x: x.as_ptr(), shape })
                 }
             }
         }
@@ -276,13 +250,13 @@ pub(super) unsafe fn dots<S: Simd, W: Weight>(args: &DotArgs<W, f32>) {
     // SAFETY: `row + R <= rows` in every call.
     unsafe {
         let mut row = 0;
-        while row + 4 <= args.rows {
-            let sums = W::dot_rows::<S, 4>(args.w.add(row * args.k), args.k, args.x);
+        while row + 4 <= args.shape.rows {
+            let sums = W::dot_rows::<S, 4>(args.w.add(row * args.shape.k), args.shape.k, args.x);
             write_sums(args, row, &sums);
             row += 4;
         }
-        while row < args.rows {
-            let sums = W::dot_rows::<S, 1>(args.w.add(row * args.k), args.k, args.x);
+        while row < args.shape.rows {
+            let sums = W::dot_rows::<S, 1>(args.w.add(row * args.shape.k), args.shape.k, args.x);
             write_sums(args, row, &sums);
             row += 1;
         }
@@ -290,13 +264,13 @@ pub(super) unsafe fn dots<S: Simd, W: Weight>(args: &DotArgs<W, f32>) {
 }
 
 /// # Safety
-/// `args.out` is valid for `row + sums.len()` numbers.
+/// `args.shape.out` is valid for `row + sums.len()` numbers.
 #[inline(always)]
 pub(super) unsafe fn write_sums<W, X>(args: &DotArgs<W, X>, row: usize, sums: &[f32]) {
     for (i, sum) in sums.iter().enumerate() {
         // SAFETY: by this function's contract.
-        let out = unsafe { &mut *args.out.add(row + i) };
-        *out = if args.accumulate { *out + sum } else { *sum };
+        let out = unsafe { &mut *args.shape.out.add(row + i) };
+        *out = if args.shape.accumulate { *out + sum } else { *sum };
     }
 }
 
@@ -309,16 +283,16 @@ pub(super) unsafe fn tile<S: Simd, W: Weight, const R: usize>(args: &TileArgs<W,
     // SAFETY: `row + R <= rows` in every call, and T is the number of vectors.
     unsafe {
         let mut row = 0;
-        while row + R <= args.rows {
-            match args.vectors {
+        while row + R <= args.shape.rows {
+            match args.shape.vectors {
                 1 => register_tile::<S, W, R, 1>(args, row),
                 2 => register_tile::<S, W, R, 2>(args, row),
                 _ => register_tile::<S, W, R, TILE_VECTORS>(args, row),
             }
             row += R;
         }
-        while row < args.rows {
-            match args.vectors {
+        while row < args.shape.rows {
+            match args.shape.vectors {
                 1 => register_tile::<S, W, 1, 1>(args, row),
                 2 => register_tile::<S, W, 1, 2>(args, row),
                 _ => register_tile::<S, W, 1, TILE_VECTORS>(args, row),
@@ -335,7 +309,7 @@ unsafe fn register_tile<S: Simd, W: Weight, const R: usize, const T: usize>(
 ) {
     // SAFETY: w is read below (row + R) * k, x below k * T * LANES, out at R rows of T vectors.
     unsafe {
-        let k = args.k;
+        let k = args.shape.k;
         let w = args.w.add(row * k);
         let x = |feature: usize, t: usize| S::load(args.x.add((feature * T + t) * S::LANES));
         let mut acc = [[S::splat(0.0); T]; R];
@@ -361,8 +335,9 @@ unsafe fn register_tile<S: Simd, W: Weight, const R: usize, const T: usize>(
         }
         for r in 0..R {
             for t in 0..T {
-                let out = args.out.add((row + r) * args.stride + t * S::LANES);
-                let sum = if args.accumulate { S::add(S::load(out), acc[r][t]) } else { acc[r][t] };
+                let out = args.shape.out.add((row + r) * args.shape.stride + t * S::LANES);
+                let sum =
+                    if args.shape.accumulate { S::add(S::load(out), acc[r][t]) } else { acc[r][t] };
                 S::store(out, sum);
             }
         }

@@ -58,7 +58,7 @@ pub fn run(args: &Args) -> Result<()> {
 
     let mut bandwidths = Vec::new();
     let mut rounds: Vec<Vec<Engine>> = Vec::new();
-    let mut peak = None;
+    let mut own_memory = None;
     let before = load::CpuTime::now();
     for _ in 0..args.rounds {
         bandwidths.push(memory::read_bandwidth(threads));
@@ -71,7 +71,7 @@ pub fn run(args: &Args) -> Result<()> {
             prefill: ours::prefill(&model, &args.prefill, args.repeats)?,
             decode: ours::decode(&model, &args.positions, args.tokens)?,
         }];
-        peak = peak.max(peak_anonymous());
+        own_memory = own_memory.max(anonymous_memory());
         drop(model);
         if !args.no_peers {
             let plan = peers::Plan {
@@ -95,7 +95,7 @@ pub fn run(args: &Args) -> Result<()> {
         read_bandwidth: ours::median(&mut bandwidths),
         weight_bytes: weight_bytes(&checkpoint),
         kv_bytes_per_position: (2 * kv_width * config.num_hidden_layers * config.kv_size()) as u64,
-        peak_anonymous_bytes: peak,
+        own_memory_bytes: own_memory,
         used_by_others: before.zip(after).map(|(before, after)| after.others_since(&before)),
         engines: medians(rounds),
     };
@@ -143,7 +143,7 @@ fn medians(rounds: Vec<Vec<Engine>>) -> Vec<Engine> {
 }
 
 /// Resident memory of this process that no file backs, in bytes, where the system tells (Linux).
-fn peak_anonymous() -> Option<u64> {
+fn anonymous_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)

@@ -44,8 +44,9 @@ pub struct Report {
     pub weight_bytes: u64,
     /// Cache bytes that each position adds to that.
     pub kv_bytes_per_position: u64,
-    /// Largest resident memory beyond the mapped files, in bytes, after our runs.
-    pub peak_anonymous_bytes: Option<u64>,
+    /// Memory of the process that no file backs, in bytes, after our runs: cache, activations, everything but the
+    /// mapped weights.
+    pub own_memory_bytes: Option<u64>,
     /// Share of the processors that other programs, or other guests of the host, used meanwhile.
     pub used_by_others: Option<f64>,
     /// Ours first.
@@ -63,8 +64,8 @@ impl Report {
         println!("threads          {}", self.threads);
         println!("memory read      {:.2} GB/s, measured in this run", self.read_bandwidth / 1e9);
         println!("floor of a token {:.3} GB of weights", self.weight_bytes as f64 / 1e9);
-        if let Some(bytes) = self.peak_anonymous_bytes {
-            println!("peak memory      {:.3} GB beside the mapped weights", bytes as f64 / 1e9);
+        if let Some(bytes) = self.own_memory_bytes {
+            println!("own memory       {:.3} GB beside the mapped weights", bytes as f64 / 1e9);
         }
         if let Some(share) = self.used_by_others {
             println!("used by others   {:.0}% of the processors, meanwhile", 100.0 * share);

@@ -517,5 +517,10 @@ fn names_that_are_none_are_refused_without_asking() {
         assert!(matches!(&error, Error::Hub { repo, .. } if repo == name), "{text}");
         assert!(text.contains("neither a directory nor a repository (owner/name)"), "{text}");
     }
+    for revision in ["", "..", "refs/../../x", "/main"] {
+        let options = HubOptions { revision: Some(revision.into()), ..server.options() };
+        let (_, reason) = hub_error(locate(REPO, &options, &mut |_| {}));
+        assert_eq!(reason, format!("{revision:?} is not a revision: a branch, tag or commit"));
+    }
     assert_eq!(server.requests(), []);
 }

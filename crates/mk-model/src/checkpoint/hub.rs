@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
@@ -106,6 +106,11 @@ impl Fetcher {
             _ => return Err(fail("neither a directory nor a repository (owner/name)".into())),
         }
         let revision = options.revision.clone().unwrap_or_else(|| "main".into());
+        // It becomes part of paths in the cache.
+        let mut parts = Path::new(&revision).components();
+        if revision.is_empty() || !parts.all(|part| matches!(part, Component::Normal(_))) {
+            return Err(fail(format!("{revision:?} is not a revision: a branch, tag or commit")));
+        }
         let repo = Repo::with_revision(name.into(), RepoType::Model, revision);
         let cache_dir = match &options.cache_dir {
             // The hub client links files relative to each other and needs to know where they are for that.
@@ -294,6 +299,9 @@ fn status(error: &ApiError) -> Option<u16> {
 }
 
 fn explain(error: &ApiError, status: Option<u16>) -> String {
+    if let ApiError::LockAcquisition(_) = error {
+        return format!("{error}: another process is downloading it");
+    }
     match status {
         Some(401) => format!(
             "{error}: there is no such repository, or it opens only with an access token, or with another"

@@ -57,7 +57,8 @@ fn tasks(root: &Path) -> Result<()> {
     cargo("synth .mk/test/other --seed 1")?;
     let other = format!("{xtask} parity --model .mk/test/other --reference {reference}");
     ensure!(output(root, &other).is_err(), "parity held for another model's reference");
-    cargo("bench --model .mk/test/tiny --positions 0,64 --prefill 64 --no-peers")
+    cargo("bench --model .mk/test/tiny --positions 0,64 --prefill 64 --no-peers")?;
+    cargo("fuzz --runs 2000")
 }
 
 fn run_cargo(root: &Path, args: &str, env: &[(&str, &str)]) -> Result<()> {

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::checkpoint::Dtype;
-
 /// Result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -223,7 +221,7 @@ impl fmt::Display for Problem {
                 write!(f, "tensor {name} has shape {found:?}, expected {expected:?}")
             }
             Self::WrongDtype { name, found } => {
-                write!(f, "tensor {name} is stored as {found}, expected one of {}", Dtype::NAMES)
+                write!(f, "tensor {name} is stored as {found}, expected BF16, F16 or F32")
             }
             Self::NotFinite { name, index } => {
                 write!(f, "tensor {name} holds a NaN or an infinity at index {index}")

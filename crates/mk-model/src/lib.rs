@@ -67,12 +67,12 @@ pub mod synth;
 pub mod text;
 
 pub use backend::cpu::CpuOptions;
-pub use backend::{Input, Output, Readout, Rows, Step};
+pub use backend::{Input, Output, Precision, Readout, Rows, Step};
 pub use checkpoint::{Checkpoint, Dtype};
 pub use config::Config;
 pub use error::{Error, Problem, Result};
 pub use generation_config::GenerationConfig;
-pub use model::{Device, Model, ModelOptions, Precision};
+pub use model::{Device, Model, ModelOptions};
 pub use raw::Isa;
 pub use sampling::Sampling;
 pub use sequence::{DecodeOptions, Finish, Sampled, Sequence};

@@ -4,31 +4,11 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::backend::Backend;
 use crate::backend::cpu::{CpuBackend, CpuOptions};
+use crate::backend::{Backend, Precision};
 use crate::checkpoint::{Checkpoint, Layout, Progress, TensorFiles, audit};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::sequence::Sequence;
-
-/// What numbers are computed with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Precision {
-    /// Inputs of matrix products and the KV cache rounded to bf16, sums in f32: what the models are made for.
-    #[default]
-    Bf16,
-    /// f32 throughout; bf16 weights are widened as they are used. To check against.
-    F32,
-}
-
-impl fmt::Display for Precision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Bf16 => "bf16",
-            Self::F32 => "f32",
-        })
-    }
-}
 
 /// Where a model runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,22 +135,6 @@ impl Model {
     /// What the model runs on, for people.
     pub fn describe(&self) -> String {
         self.inner.backend.describe()
-    }
-
-    /// An empty sequence that may grow as long as the model allows. It takes memory as it grows.
-    ///
-    /// # Errors
-    /// Memory of the device that cannot be had.
-    pub fn sequence(&self) -> Result<Sequence> {
-        self.sequence_with_capacity(self.config().max_position_embeddings)
-    }
-
-    /// An empty sequence of at most `capacity` positions.
-    ///
-    /// # Errors
-    /// Memory of the device that cannot be had.
-    pub fn sequence_with_capacity(&self, capacity: usize) -> Result<Sequence> {
-        Sequence::new(self.clone(), capacity)
     }
 }
 

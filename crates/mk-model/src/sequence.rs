@@ -79,8 +79,26 @@ pub struct Sampled {
     pub output: Output,
 }
 
+impl Model {
+    /// An empty sequence that may grow as long as the model allows. It takes memory as it grows.
+    ///
+    /// # Errors
+    /// Memory of the device that cannot be had.
+    pub fn sequence(&self) -> Result<Sequence> {
+        self.sequence_with_capacity(self.config().max_position_embeddings)
+    }
+
+    /// An empty sequence of at most `capacity` positions.
+    ///
+    /// # Errors
+    /// Memory of the device that cannot be had.
+    pub fn sequence_with_capacity(&self, capacity: usize) -> Result<Sequence> {
+        Sequence::new(self.clone(), capacity)
+    }
+}
+
 impl Sequence {
-    pub(crate) fn new(model: Model, capacity: usize) -> Result<Self> {
+    fn new(model: Model, capacity: usize) -> Result<Self> {
         let state = model.inner.backend.state(capacity)?;
         let seen = Seen::new(model.config().vocab_size);
         Ok(Self { model, state, capacity, cached: Vec::new(), pending: Vec::new(), seen, draws: 0 })

@@ -57,7 +57,7 @@ pub fn nvcc(machine: &Machine) -> Finding {
     Finding::new("nvcc", status, found)
         .means(
             "mk-sys",
-            "not needed yet: it will compile the CUDA kernels, of which there are none",
+            "not needed yet: it will compile the CUDA kernels, which nothing builds yet",
         )
         .install(INSTALL_NVCC)
 }

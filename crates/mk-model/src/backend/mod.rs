@@ -10,12 +10,32 @@
 pub mod cpu;
 mod host;
 
+use std::fmt;
 use std::ops::ControlFlow;
 
 pub use host::decode_on_host;
 
 use crate::error::Result;
 use crate::sampling::{Sampling, Seen};
+
+/// What numbers are computed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// Inputs of matrix products and the KV cache rounded to bf16, sums in f32: what the models are made for.
+    #[default]
+    Bf16,
+    /// f32 throughout; bf16 weights are widened as they are used. To check against.
+    F32,
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bf16 => "bf16",
+            Self::F32 => "f32",
+        })
+    }
+}
 
 /// The weights of one model on one device.
 pub trait Backend: Send + Sync {

@@ -28,9 +28,6 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    /// The types a checkpoint may use, for messages.
-    pub const NAMES: &str = "BF16, F16, F32";
-
     /// Bytes of one number.
     pub fn size(self) -> usize {
         match self {

@@ -12,9 +12,8 @@ use super::attention::Attention;
 use super::kv_cache::{self, KvCache};
 use super::rope::Rotation;
 use super::weights::{Layer, Matrix};
-use crate::backend::{Input, Output, Readout, Rows};
+use crate::backend::{Input, Output, Precision, Readout, Rows};
 use crate::error::{Error, Result};
-use crate::model::Precision;
 use crate::raw::kernels::{Kernels, Panel};
 
 /// Positions that go through the layers together: bounds the memory for activations.

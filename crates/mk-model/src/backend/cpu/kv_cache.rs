@@ -7,8 +7,8 @@
 
 use rayon::prelude::*;
 
+use crate::backend::Precision;
 use crate::config::Config;
-use crate::model::Precision;
 use crate::raw::kernels::{Block, to_bf16};
 
 /// Positions in a block.

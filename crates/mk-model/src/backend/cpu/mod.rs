@@ -12,11 +12,10 @@ mod weights;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::{Backend, Input, Output, Readout, Run, State, Step, decode_on_host};
+use super::{Backend, Input, Output, Precision, Readout, Run, State, Step, decode_on_host};
 use crate::checkpoint::{Layout, TensorFiles};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::model::Precision;
 use crate::raw::Isa;
 use crate::raw::kernels::Kernels;
 use forward::Forward;

@@ -1,8 +1,8 @@
 //! A model's weights in main memory: mapped where they can be used as stored, copied where not.
 
+use crate::backend::Precision;
 use crate::checkpoint::{Dtype, Layout, Stored, Tensor, TensorFiles};
 use crate::config::Config;
-use crate::model::Precision;
 use crate::raw::kernels::{Weights, to_bf16};
 
 /// A weight matrix `[rows][cols]`.

@@ -30,6 +30,11 @@ pub(super) struct ProductArgs<B> {
     pub(super) accumulate: bool,
 }
 
+/// Rows of B asked for before they are read: a long cache is read once a token, from memory.
+const ROWS_AHEAD: usize = 16;
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 pub(super) type ProductFn<B> = unsafe fn(&ProductArgs<B>);
 pub(super) type SoftmaxFn = unsafe fn(*mut f32, usize, f32) -> (f32, f32);
 
@@ -154,6 +159,10 @@ unsafe fn register_tile<S: Simd, B: CacheNumber, const R: usize, const T: usize>
         });
         for i in 0..args.k {
             let b = args.b.add(i * args.n + column);
+            let ahead = b.wrapping_add(ROWS_AHEAD * args.n);
+            for line in (0..T * S::LANES).step_by(LINE / size_of::<B>()) {
+                S::prefetch(ahead.wrapping_add(line));
+            }
             let b: [S::V; T] = std::array::from_fn(|t| B::load::<S>(b.add(t * S::LANES)));
             for (r, acc) in acc.iter_mut().enumerate() {
                 let a = S::splat(*args.a.add((row + r) * args.lda + i));

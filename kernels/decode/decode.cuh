@@ -1,0 +1,452 @@
+// The decode kernel: one launch, up to n_tokens tokens. Five hand-overs a layer:
+// residual -> q,k,v -> attention -> residual -> gated activations -> residual, and one a token for the argmax.
+#pragma once
+#include "attention.cuh"
+#include "sampling.cuh"
+
+template <class S> constexpr int shared_bytes() { return ((sizeof(Shared<S>) + 127) / 128) * 128 + SLOTS * CHUNK; }
+
+template <class S> __device__ void produce(Params const& p, Producer& pr) {
+  const int bid = blockIdx.x, group = bid / GROUP, rank = bid % GROUP;
+  const size_t layer_bytes = (size_t)S::LAYER_CHUNKS * BLOCKS * CHUNK;
+  const char* head = p.weights + p.layers * layer_bytes;
+  const int lm_tiles = (p.vocab + 7) / 8;
+  for (int t = 0; t < p.n_tokens; t++) {
+    const int pos = p.pos0 + t, splits = splits_at(pos, p.split4, p.split8), D = GROUP / splits;
+    const int split = rank / D, part = rank % D, tiles = split_tiles(pos, split, splits);
+    pr.gap = S::OUT_ROWS == 8 && D == 4 ? GAP : 0;
+    for (int l = 0; l < p.layers; l++) {
+      const char* w = p.weights + l * layer_bytes + (size_t)bid * CHUNK;
+      for (int c = 0; c < S::LAYER_CHUNKS; c++) {
+        if (c == S::QKV_UNITS / 2) {
+          const char* kv = p.kv + ((size_t)l * KV_HEADS + group) * p.max_tiles * TILE_BYTES;
+          for (int i = 0; i < tiles; i += 2) {
+            const char* t0 = kv + (size_t)(split + i * splits) * TILE_BYTES;
+            if (!pr.tiles(t0, i + 1 < tiles ? t0 + (size_t)splits * TILE_BYTES : nullptr, D, part)) return;
+          }
+        }
+        if (!pr.chunk(w + (size_t)c * BLOCKS * CHUNK)) return;
+      }
+    }
+    pr.gap = 0;
+    if (t >= p.head_from)
+      for (int i = bid; i < lm_tiles; i += BLOCKS)
+        for (int c = 0; c < S::LM_CHUNKS; c++)
+          if (!pr.chunk(head + ((size_t)i * S::LM_CHUNKS + c) * CHUNK)) return;
+  }
+}
+
+// Input of a projection: this warp's slice of the residual, times the norm's weight, as B operands; its sum of squares.
+template <class S> struct Input {
+  static constexpr int N = S::X_SLICE / 32;
+  uint4 x[N];
+  __device__ __forceinline__ void scale(const uint4* raw, const uint4* gain) {
+#pragma unroll
+    for (int i = 0; i < N; i++)
+      x[i] = make_uint4(mul2(raw[i].x, gain[i].x), mul2(raw[i].y, gain[i].y), mul2(raw[i].z, gain[i].z), mul2(raw[i].w, gain[i].w));
+  }
+  static __device__ __forceinline__ float squares(const uint4* raw) {
+    float a = 0, b = 0;
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+      const uint32_t r[4] = {raw[i].x, raw[i].y, raw[i].z, raw[i].w};
+#pragma unroll
+      for (int k = 0; k < 4; k++) { a = fmaf(bf_lo(r[k]), bf_lo(r[k]), a); b = fmaf(bf_hi(r[k]), bf_hi(r[k]), b); }
+    }
+    return a + b;
+  }
+};
+
+// One head's share of O: the columns of B carry four splits at a time, weighed afterwards by their log-sum-exp.
+template <class S, int SPLITS>
+__device__ __forceinline__ void project_heads(Params const& p, Wait& wait, const uint4* w, uint32_t rec, float* part, int warp, int lane) {
+  constexpr bool ROWS8 = S::OUT_ROWS == 8;
+  constexpr int N = ROWS8 ? 2 : 4, ROUNDS = SPLITS / 4;
+  const int g = lane >> 2, tig = lane & 3;
+  const char* att = (const char*)(p.att + rec * 64) + (ROWS8 ? g >> 1 : g & 3) * 256 + (ROWS8 ? (g & 1) * 128 : 0) + tig * 16;
+  const uint32_t* lses = (const uint32_t*)p.lse + rec + (lane & (SPLITS - 1));
+  uint4 x[ROUNDS * N];
+  uint32_t lse;
+  int off[ROUNDS * N];
+#pragma unroll
+  for (int i = 0; i < ROUNDS * N; i++) off[i] = i / N * 1024 + i % N * 64;
+  poll<ROUNDS * N>(x, att, off, &lse, lses, wait, PH_ATT);
+  MARK(8);
+  float top = __uint_as_float(lse);
+#pragma unroll
+  for (int o = 1; o < SPLITS; o <<= 1) top = fmaxf(top, __shfl_xor_sync(~0u, top, o));
+  float weight = ptx::exp2(__uint_as_float(lse) - top), sum = weight;
+#pragma unroll
+  for (int o = 1; o < SPLITS; o <<= 1) sum += __shfl_xor_sync(~0u, sum, o);
+  weight = __fdividef(weight, sum);
+  float r0 = 0, r1 = 0;  // rows g and, with 16 rows, g+8
+#pragma unroll
+  for (int round = 0; round < ROUNDS; round++) {
+    float c[4] = {};
+#pragma unroll
+    for (int k = 0; k < S::O_UNITS; k++) mma_step(c, w[k], x + round * N, k);
+    if (ROWS8) {
+      r0 = fmaf(__shfl_sync(~0u, weight, round * 4 + tig), c[0] + c[3], r0);
+    } else {  // columns 2 tig, 2 tig + 1 hold splits (2 tig) mod 4 and the next
+      float a = __shfl_sync(~0u, weight, round * 4 + ((2 * tig) & 3)), b = __shfl_sync(~0u, weight, round * 4 + ((2 * tig + 1) & 3));
+      r0 = fmaf(a, c[0], fmaf(b, c[1], r0));
+      r1 = fmaf(a, c[2], fmaf(b, c[3], r1));
+    }
+  }
+  if (ROWS8) put8(part, 0, sum_tig(r0), warp, lane);
+  else {
+    r0 += __shfl_xor_sync(~0u, r0, 1);
+    r1 += __shfl_xor_sync(~0u, r1, 1);
+    float c[4] = {r0, 0, r1, 0};
+    put16(part, 0, c, warp, lane);
+  }
+}
+
+template <class S> __device__ __forceinline__ void consume(Params const& p, Shared<S>& sh, char* base, const int warp) {
+  const int lane = threadIdx.x % 32, bid = blockIdx.x;
+  const int g = lane >> 2, tig = lane & 3;
+  constexpr int H = S::HIDDEN, I = S::INTER, NX = Input<S>::N;
+  constexpr bool ROWS8 = S::OUT_ROWS == 8;
+  Consumer ring(&sh.ring);
+  const char* data = base;
+  Wait wait(p);
+  const int x_rep = bid % X_REP, h_rep = bid % H_REP, att_rep = bid % ATT_REP;
+  int x_off[NX];
+#pragma unroll
+  for (int i = 0; i < NX; i++) x_off[i] = warp * S::X_SLICE * 2 + tig * 16 + i * 64;
+  const int layer_norms = 2 * H + 2 * HEAD_DIM;
+  float residual = 0;  // warp 0, lane modulo OUT_ROWS: this block's rows, never rounded
+  uint32_t step = 0;
+  int token = 0;
+#ifdef PROFILE
+  unsigned* prof = prof_all[warp];
+  prof[lane] = 0;
+  last_all[warp] = clock();
+#endif
+  float* part = sh.part[0];
+  float* part_next = sh.part[1];
+  auto flip = [&] { float* t = part; part = part_next; part_next = t; };
+  auto load_gain = [&](uint4* gain, const bf16* norm) {
+#pragma unroll
+    for (int i = 0; i < NX; i++) gain[i] = __ldg((const uint4*)((const char*)norm + x_off[i]));
+  };
+  auto put_ss = [&](float ss) { ss = sum_tig(ss); if (lane == 0) sh.ss[warp] = ss; };
+  auto rstd = [&] { return rsqrtf(sum16(sh.ss) * (1.f / H) + p.eps); };
+  // Warp 0: sums of this block's output rows onto the residual, and out to every replica.
+  constexpr int W = S::OUT_ROWS / 2, PER = 32 / W;
+  const uint32_t x_at = lane / W * (H / 2) + bid * W + lane % W;
+  auto add_and_send = [&](uint32_t* buf, uint32_t slot) {
+    const float4* q = (const float4*)(part + lane % S::OUT_ROWS * PART_STRIDE);
+    float sum;
+    if (ROWS8) {
+      float4 a = q[lane >> 3];
+      sum = (a.x + a.y) + (a.z + a.w);
+      sum += __shfl_xor_sync(~0u, sum, 8);
+    } else {
+      float4 a = q[lane >> 4], b = q[(lane >> 4) + 2];
+      sum = ((a.x + a.y) + (a.z + a.w)) + ((b.x + b.y) + (b.z + b.w));
+    }
+    sum += __shfl_xor_sync(~0u, sum, 16);
+    residual += sum;
+    const float lo = __shfl_sync(~0u, residual, 2 * (lane % W)), hi = __shfl_sync(~0u, residual, 2 * (lane % W) + 1);
+    const uint32_t word = pack2(lo, hi);
+    uint32_t *now = buf + slot * (X_REP * H / 2) + x_at, *ahead = buf + (slot ^ 2) * (X_REP * H / 2) + x_at;
+#pragma unroll
+    for (int r = 0; r < X_REP; r += PER) if (X_REP % PER == 0 || r + lane / W < X_REP) ptx::st1(now + r * (H / 2), word);
+#pragma unroll
+    for (int r = 0; r < X_REP; r += PER) if (X_REP % PER == 0 || r + lane / W < X_REP) ptx::st1(ahead + r * (H / 2), EMPTY);
+  };
+
+  const bool sampling = p.sampling.temperature > 0;
+  const float penalty = p.sampling.repetition_penalty;
+  if (penalty != 1.f) {  // this block's share of what is already in the text
+    for (int i = threadIdx.x; i < MAX_ROWS / 32; i += WARPS * 32) {
+      uint32_t bits = 0;
+      for (int k = 0; k < 32; k += 8) {
+        const int id = ((i * 32 + k) / 8 * BLOCKS + bid) * 8;
+        if (id < p.vocab) bits |= (__ldcg(p.seen + id / 32) >> (id % 32) & 0xff) << k;
+      }
+      sh.seen[i] = bits;
+    }
+    ptx::block_sync();
+  }
+
+  for (int t = 0; t < p.n_tokens; t++) {
+    const int pos = p.pos0 + t, splits = splits_at(pos, p.split4, p.split8);
+    if (t < p.n_forced && p.forced) token = p.forced[t];
+    const bf16* row = (t < p.n_forced && p.embeds_in) ? p.embeds_in + (size_t)t * H : p.embed + (size_t)token * H;
+    if (warp == 0) residual = __bfloat162float(row[bid * S::OUT_ROWS + lane % S::OUT_ROWS]);
+    if (penalty != 1.f && threadIdx.x == 0 && token / 8 % BLOCKS == bid && !(t < p.n_forced && p.embeds_in)) {  // the token handed in counts as seen
+      const int i = token / 8 / BLOCKS * 8 + token % 8;
+      sh.seen[i / 32] |= 1u << (i % 32);
+      atomicOr(p.seen + token / 32, 1u << (token % 32));
+    }
+    const uint32_t error = ptx::ld1(p.error);  // another block's; looked at when the token is done
+
+    HeadInput head_in{};
+    if (warp >= 4 && warp < 7) head_in.r = __ldg((const float4*)(p.rope + (size_t)pos * 64) + lane);
+    for (int l = 0; l < p.layers; l++, step++) {
+      const uint32_t slot = step & 3;
+      const bf16* norms = p.norms + (size_t)l * layer_norms;
+      Input<S> in;
+      // ---- q, k, v
+      {
+        uint4 w[S::QKV_UNITS], raw[NX], gain[NX];
+        load_gain(gain, norms);
+        if (warp >= 4 && warp < 7) {
+          const uint32_t* n = (const uint32_t*)(norms + 2 * H + (warp == 6 ? HEAD_DIM : 0));
+          head_in.n0 = __ldg(n + lane); head_in.n1 = __ldg(n + 32 + lane);
+        }
+        load_units<S::QKV_UNITS>(ring, data, w, threadIdx.x);
+        MARK(0);
+        // the first layer's input is the embedding row itself; no need to wait, but the same code reads it
+        poll<NX>(raw, l == 0 ? (const char*)row : (const char*)(p.xb + (((step - 1) & 3) * X_REP + x_rep) * (H / 2)), x_off, wait, PH_X_ATT);
+        MARK(1);
+        in.scale(raw, gain);
+        constexpr int T = S::QKV_ROWS / 16, KK = S::X_SLICE / 16;
+        float c[T][4] = {};
+#pragma unroll
+        for (int k = 0; k < KK; k++)
+#pragma unroll
+          for (int i = 0; i < T; i++) mma_step(c[i], w[i * KK + k], in.x, k);
+        put_ss(Input<S>::squares(raw));
+#pragma unroll
+        for (int i = 0; i < T; i++) put16(part, i * 16, c[i], warp, lane);
+      }
+      ptx::block_sync();
+      MARK(2);
+      if (warp == 0) {
+        const float v = sum16(part + lane * PART_STRIDE) * rstd();
+        const uint32_t word = pack2(__shfl_sync(~0u, v, 2 * (lane & 15)), __shfl_sync(~0u, v, 2 * (lane & 15) + 1));
+        const uint32_t at = (lane >> 4) * (KV_HEADS * 256) + bid * 16 + (lane & 15), all = QKV_REP * KV_HEADS * 256;
+#pragma unroll
+        for (int r = 0; r < QKV_REP; r += 2)
+          if (QKV_REP > 1 || lane < 16) ptx::st1(p.qkv + slot * all + at + r * (KV_HEADS * 256), word);
+#pragma unroll
+        for (int r = 0; r < QKV_REP; r += 2)
+          if (QKV_REP > 1 || lane < 16) ptx::st1(p.qkv + (slot ^ 2) * all + at + r * (KV_HEADS * 256), EMPTY);
+      }
+      flip();
+      MARK(3);
+      // ---- attention; O's weights are fetched before it, they wait in registers
+      uint4 wo[S::O_UNITS];
+      if (warp >= 4 && warp < 8) attention_inputs<S>(p, sh, wait, head_in, slot, warp - 4, lane);
+      MARK(4);
+      ptx::block_sync();
+      MARK(5);
+      if (splits == 4) attention<4, S>(p, sh, ring, data, slot, pos, warp, lane);
+      else if (splits == 8) attention<2, S>(p, sh, ring, data, slot, pos, warp, lane);
+      else attention<1, S>(p, sh, ring, data, slot, pos, warp, lane);
+      if (bid % GROUP == pos % GROUP && warp >= WARPS - 2) append<S>(p, sh, l, pos, warp == WARPS - 1, lane);
+      // ---- O: warp w takes head w
+      load_units<S::O_UNITS>(ring, data, wo, threadIdx.x);
+      MARK(7);
+      {
+        const uint32_t rec = ((slot * ATT_REP + att_rep) * Q_HEADS + warp) * MAX_SPLITS;
+        if (splits == 4) project_heads<S, 4>(p, wait, wo, rec, part, warp, lane);
+        else if (splits == 8) project_heads<S, 8>(p, wait, wo, rec, part, warp, lane);
+        else project_heads<S, 16>(p, wait, wo, rec, part, warp, lane);
+      }
+      ptx::block_sync();
+      MARK(9);
+      if (warp == 0) add_and_send(p.xa, slot);
+      MARK(10);
+      flip();
+      // ---- gate and up
+      {
+        constexpr int T = 2 * S::H_ROWS / 16, KK = S::X_SLICE / 16, PRE = ROWS8 ? S::GU_UNITS : 16;
+        uint4 w[PRE], raw[NX], gain[NX];
+        load_gain(gain, norms + H);
+        load_units<PRE>(ring, data, w, threadIdx.x);
+        MARK(11);
+        poll<NX>(raw, (const char*)(p.xa + (slot * X_REP + x_rep) * (H / 2)), x_off, wait, PH_X_MLP);
+        MARK(12);
+        in.scale(raw, gain);
+        float c[T][4] = {};
+#pragma unroll
+        for (int i = 0; i < PRE / KK; i++)
+#pragma unroll
+          for (int k = 0; k < KK; k++) mma_step(c[i], w[i * KK + k], in.x, k);
+        put_ss(Input<S>::squares(raw));
+#pragma unroll
+        for (int i = PRE / KK; i < T; i++) {
+          load_units<KK>(ring, data, w, threadIdx.x);
+#pragma unroll
+          for (int k = 0; k < KK; k++) mma_step(c[i], w[k], in.x, k);
+        }
+#pragma unroll
+        for (int i = 0; i < T; i++) put16(part, i * 16, c[i], warp, lane);
+      }
+      ptx::block_sync();
+      MARK(13);
+      if (warp == 0) {
+        const float r = rstd();
+        constexpr int W = S::H_ROWS / 2;
+#pragma unroll
+        for (int i0 = 0; i0 < S::H_ROWS; i0 += 32) {
+          const int i = min(i0 + lane, S::H_ROWS - 1);
+          float gate = sum16(part + i * PART_STRIDE) * r, up = sum16(part + (S::H_ROWS + i) * PART_STRIDE) * r;
+          float v = __fdividef(gate, 1.f + __expf(-gate)) * up;
+          // words of these (up to) 32 activations, to every replica
+          constexpr int FIRST = W < 16 ? W : 16, LAST = W - (W - 1) / 16 * 16;
+          static_assert(LAST == FIRST || S::H_ROWS % 32 == 16, "");
+          const int words = i0 + 32 <= S::H_ROWS ? FIRST : LAST;
+#pragma unroll
+          for (int k0 = 0; k0 < words * H_REP; k0 += 32) {
+            const int k = k0 + lane, n = k % words;
+            const uint32_t o = pack2(__shfl_sync(~0u, v, 2 * n), __shfl_sync(~0u, v, 2 * n + 1));
+            const uint32_t at = k / words * (I / 2) + bid * W + i0 / 2 + n;
+            if (k < words * H_REP) {
+              ptx::st1(p.h + slot * (H_REP * I / 2) + at, o);
+              ptx::st1(p.h + (slot ^ 2) * (H_REP * I / 2) + at, EMPTY);
+            }
+          }
+        }
+      }
+      flip();
+      MARK(14);
+      // ---- down
+      {
+        constexpr int N = ROWS8 ? S::H_SLICE / 64 : S::H_SLICE / 32, PRE = ROWS8 ? S::DOWN_UNITS : 8;
+        uint4 w[PRE], x[N];
+        int off[N];
+#pragma unroll
+        for (int i = 0; i < N; i++) off[i] = warp * S::H_SLICE * 2 + (ROWS8 ? (g & 1) * S::H_SLICE : 0) + tig * 16 + i * 64;
+        load_units<PRE>(ring, data, w, threadIdx.x);
+        MARK(15);
+        poll<N>(x, (const char*)(p.h + (slot * H_REP + h_rep) * (I / 2)), off, wait, PH_H);
+        MARK(16);
+        float c[2][4] = {};
+#pragma unroll
+        for (int k = 0; k < PRE; k++) mma_step(c[k & 1], w[k], x, k);
+#pragma unroll
+        for (int k0 = PRE; k0 < S::DOWN_UNITS; k0 += PRE) {
+          load_units<PRE>(ring, data, w, threadIdx.x);
+#pragma unroll
+          for (int k = 0; k < PRE; k++) mma_step(c[k & 1], w[k], x, k0 + k);
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++) c[0][i] += c[1][i];
+        if (ROWS8) put8(part, 0, c[0][0] + c[0][3], warp, lane);
+        else put16(part, 0, c[0], warp, lane);
+      }
+      ptx::block_sync();
+      MARK(17);
+      if (warp == 0) add_and_send(p.xb, slot);
+      MARK(18);
+      flip();
+    }
+
+    if (t < p.head_from) continue;
+    // ---- LM head
+    Input<S> in;
+    {
+      uint4 raw[NX], gain[NX];
+      load_gain(gain, p.norms + (size_t)p.layers * layer_norms);
+      poll<NX>(raw, (const char*)(p.xb + (((step - 1) & 3) * X_REP + x_rep) * (H / 2)), x_off, wait, PH_X_HEAD);
+      MARK(19);
+      in.scale(raw, gain);
+      put_ss(Input<S>::squares(raw));
+#pragma unroll
+      for (int i = 0; i < NX / 2; i++) in.x[i] = (g & 1) ? in.x[i + NX / 2] : in.x[i];
+    }
+    const int lm_tiles = (p.vocab + 7) / 8, mine = (lm_tiles - bid + BLOCKS - 1) / BLOCKS;
+    unsigned long long best = 0;
+    for (int i0 = 0, group = 0; i0 < mine; i0 += LM_GROUP, group++) {
+#pragma unroll
+      for (int i = 0; i < LM_GROUP; i++) {
+        if (i0 + i >= mine) break;
+        float c[4] = {};
+        uint4 w[S::LM_UNITS];
+        load_units<S::LM_UNITS>(ring, data, w, threadIdx.x);
+#pragma unroll
+        for (int k = 0; k < S::LM_UNITS; k++) mma_step(c, w[k], in.x, k);
+        put8(part, i * 8, c[0] + c[3], warp, lane);
+      }
+      ptx::block_sync();
+      if (warp == group % WARPS) {  // each warp in turn, so that none falls behind
+        const int tile = i0 + lane / 8, id = (tile * BLOCKS + bid) * 8 + lane % 8;
+        if (tile < mine && id < p.vocab) {
+          float v = sum16(part + lane * PART_STRIDE) * rstd();
+          if (penalty != 1.f && (sh.seen[(i0 * 8 + lane) / 32] >> (lane & 31) & 1)) v = v > 0 ? v / penalty : v * penalty;
+          if (sampling) sh.logits[i0 * 8 + lane] = v;
+          best = max_key(best, logit_key(v, id));
+          if (p.logits) p.logits[(size_t)(t - p.head_from) * p.vocab + id] = v;
+        }
+      }
+      flip();
+    }
+    // ---- argmax over the block, then over all blocks
+    MARK(20);
+    best = warp_max(best);
+    if (lane == 0) sh.best[warp] = best;
+    if (wait.dead) wait.report(wait.dead);
+    ptx::block_sync();
+    if (warp == 0) {
+      const int slot = t & 3, R = KEY_REP;
+      best = warp_max(lane < WARPS ? sh.best[lane] : 0);
+      for (int r = lane; r < R; r += 32) {
+        ptx::st2(p.keys + (size_t)(slot * R + r) * BLOCKS + bid, (uint32_t)best, (uint32_t)(best >> 32));
+        ptx::st2(p.keys + (size_t)((slot ^ 2) * R + r) * BLOCKS + bid, EMPTY, EMPTY);
+      }
+      uint4 k[2];
+      const int off[2] = {lane * 16, 512 + lane * 16};
+      poll<2>(k, (const char*)(p.keys + (size_t)(slot * R + bid % R) * BLOCKS), off, wait, PH_KEY);
+      best = 0;
+#pragma unroll
+      for (int i = 0; i < 2; i++) {
+        const unsigned long long a = ((unsigned long long)k[i].y << 32) | k[i].x, b = ((unsigned long long)k[i].w << 32) | k[i].z;
+        sh.keys[i * 64 + 2 * lane] = a;
+        sh.keys[i * 64 + 2 * lane + 1] = b;
+        best = max_key(best, max_key(a, b));
+      }
+      best = warp_max(best);
+      if (lane == 0) {
+        sh.token = key_id(best);
+        bool stop = wait.dead || error != 0;
+        if ((uint32_t)(best >> 32) == 0xfffffffeu) { wait.report(PH_NAN); stop = true; }
+        if (stop) sh.stop = 1;
+      }
+    }
+    if (sampling) {
+      ptx::block_sync();
+      if (!*(volatile int*)&sh.stop) sample<S>(p, sh, t, mine * 8, wait.dead);
+    }
+    if (threadIdx.x == 0) {
+      int next = sh.token;
+      const bool failed = sh.stop;
+      if (next < 0 || next >= p.vocab) next = 0;
+      sh.token = next;
+      if (next == p.eos) sh.stop = 1;
+      const uint32_t index = p.out_base + t - p.head_from;
+      if (bid == 0 && !failed) p.out[index] = ((unsigned long long)(index + 1) << 32) | (uint32_t)next;
+    }
+    ptx::block_sync();
+    token = sh.token;
+    MARK(21);
+    if (*(volatile int*)&sh.stop) return;
+  }
+#ifdef PROFILE
+  __syncwarp();
+  if (warp == PROFILE_WARP) atomicAdd(profile + lane, (unsigned long long)prof[lane]);
+#endif
+}
+
+template <class S> __global__ void __launch_bounds__(THREADS, 1) decode(const __grid_constant__ Params p) {
+  extern __shared__ __align__(128) char base[];
+  Shared<S>& sh = *(Shared<S>*)(base + SLOTS * CHUNK);
+  const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
+  if (threadIdx.x == 0) { sh.ring.init(); sh.stop = 0; }
+  __syncthreads();
+  if (warp >= WARPS) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
+    if (threadIdx.x == WARPS * 32) {
+      Producer pr{&sh.ring, base, &sh.stop, ptx::evict_first()};
+      produce<S>(p, pr);
+      pr.drain();
+    }
+  } else {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 112;");
+    consume<S>(p, sh, base, warp);
+  }
+}

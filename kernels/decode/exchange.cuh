@@ -1,0 +1,51 @@
+// Hand-overs between blocks. Data is its own flag: a reader polls the words themselves until none is EMPTY. A writer
+// empties the buffer of two layers ahead as it fills this layer's; by then every block has read what was in it, because
+// this block has since received something that each of them sent after reading.
+#pragma once
+#include "ptx.cuh"
+
+// Everything here is small on purpose: the code of a layer must fit the instruction cache, and a waiting loop stands in
+// front of each phase.
+struct Wait {
+  Params const& p;
+  int dead = 0;  // the phase given up in: every later wait returns at once, with zeros
+  __device__ explicit Wait(Params const& p) : p(p) {}
+  // Called in each turn of a waiting loop. Blocks that wait for a dead one reach their own limit.
+  __device__ __forceinline__ void turn(int& spins, int phase) { if (++spins == p.max_turns) dead = phase; }
+  __device__ __forceinline__ void report(int phase) {
+    const uint32_t code = ((uint32_t)phase << 24) | (blockIdx.x + 1);
+    *p.host_error = code;
+    ptx::st1(p.error, code);
+  }
+};
+
+// Any word of v still EMPTY?
+__device__ __forceinline__ bool has_empty(uint4 v) { return max(max(v.x, v.y), max(v.z, v.w)) == EMPTY; }
+
+// Every lane polls N vectors and one word (where it has one), the warp leaves together. Only what is still missing is read
+// again: polling is traffic, and traffic is what delays the hand-overs (a second poll under way half a trip behind the
+// first made a token 8% slower).
+template <int N> __device__ __forceinline__ void poll(uint4* v, const char* base, const int* off, uint32_t* word, const uint32_t* word_at, Wait& w, int phase) {
+  int spins = 0;
+#pragma unroll
+  for (int i = 0; i < N; i++) v[i] = make_uint4(EMPTY, 0, 0, 0);
+  if (word_at) *word = EMPTY;
+  bool missing = true;
+#pragma unroll 1
+  while (!w.dead) {
+#pragma unroll
+    for (int i = 0; i < N; i++) if (N > 8 || has_empty(v[i])) v[i] = ptx::ld4(base + off[i]);
+    if (word_at && *word == EMPTY) *word = ptx::ld1(word_at);
+    missing = word_at && *word == EMPTY;
+#pragma unroll
+    for (int i = 0; i < N; i++) missing |= has_empty(v[i]);
+    if (!__any_sync(~0u, missing)) return;
+    w.turn(spins, phase);
+  }
+#pragma unroll
+  for (int i = 0; i < N; i++) v[i] = make_uint4(0, 0, 0, 0);
+  if (word_at) *word = 0;
+}
+template <int N> __device__ __forceinline__ void poll(uint4* v, const char* base, const int* off, Wait& w, int phase) {
+  poll<N>(v, base, off, nullptr, nullptr, w, phase);
+}

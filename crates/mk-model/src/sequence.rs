@@ -140,9 +140,7 @@ impl Sequence {
         self.pending.truncate(len.saturating_sub(self.cached.len()));
         self.cached.truncate(len);
         self.state.truncate(len);
-        self.seen.clear();
-        let known = self.cached.iter().flatten().chain(&self.pending);
-        known.for_each(|id| self.seen.insert(*id));
+        self.note_seen_again();
     }
 
     /// Makes `ids` the whole sequence and returns how many of its positions were in the cache already: what it shares
@@ -211,6 +209,8 @@ impl Sequence {
         if options.max_tokens == 0 {
             return Ok(Finish::Length);
         }
+        // A run that filled the context may have left a token that has no position any more.
+        self.check_room(self.pending.len(), self.cached.len())?;
         let before = self.cached.len();
         let prompt = std::mem::take(&mut self.pending);
         // The last token needs no position until something follows it.
@@ -235,8 +235,9 @@ impl Sequence {
             flow
         });
         if let Err(error) = result {
+            self.state.truncate(before);
             self.pending = prompt;
-            self.truncate(before + self.pending.len());
+            self.note_seen_again();
             return Err(error);
         }
         let last = made.pop();
@@ -290,6 +291,13 @@ impl Sequence {
         self.note_cached(input);
         self.draws += 1;
         sampled.ok_or(Error::NothingToSample)
+    }
+
+    /// Makes `seen` the ids that are in the sequence now.
+    fn note_seen_again(&mut self) {
+        self.seen.clear();
+        let known = self.cached.iter().flatten().chain(&self.pending);
+        known.for_each(|id| self.seen.insert(*id));
     }
 
     fn append(&mut self, ids: &[u32]) {

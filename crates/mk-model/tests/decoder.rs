@@ -290,6 +290,8 @@ fn runs_end_for_the_reason_they_say() {
         sequence.push(&[1]),
         Err(Error::ContextFull { wanted: 1, used: 21, capacity: 20 })
     ));
+    let more = sequence.decode(&Sampling::default(), &greedy(1), |_| ControlFlow::Continue(()));
+    assert!(matches!(more, Err(Error::ContextFull { wanted: 1, used: 20, capacity: 20 })));
 }
 
 #[test]
@@ -403,6 +405,13 @@ fn bad_input_is_refused_and_loses_nothing() {
     ));
     // After all of this the sequence is what it was: ten positions, and one token waiting.
     assert_eq!((sequence.cached_len(), sequence.len()), (10, 11));
+    let mut fresh = model.sequence().unwrap();
+    fresh.set_prompt(&[ids(10), vec![5]].concat()).unwrap();
+    let penalised = Sampling { repetition_penalty: 1.3, ..Sampling::default() };
+    assert_eq!(
+        decode(&mut sequence, &penalised, &greedy(5)),
+        decode(&mut fresh, &penalised, &greedy(5))
+    );
     sequence.truncate(9);
     let again = sequence.extend(Input::Tokens(&ids(10)[9..]), Readout::LAST_LOGITS).unwrap();
     assert_close(&again.logits, &before.logits, 1e-5, "after the errors");

@@ -99,6 +99,9 @@ fn main() -> Result<()> {
         // Whoever read the text is gone (a closed pipe): there is nobody to make more of it for.
         if shown { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
+    if made.finish == Finish::Cancelled {
+        return Ok(());
+    }
     let run = Timings {
         load,
         first: first.unwrap_or_else(|| started.elapsed()),

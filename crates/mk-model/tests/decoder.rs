@@ -7,6 +7,7 @@ use std::path::Path;
 
 use half::bf16;
 use mk_model::backend::{Input, Readout, Rows};
+use mk_model::checkpoint::{Layout, TensorFiles};
 use mk_model::rng::uniform;
 use mk_model::sampling::argmax;
 use mk_model::synth::Spec;
@@ -333,6 +334,59 @@ fn embedding_rows_are_what_the_tokens_look_up() {
         assert_close(&step.output.hidden, &by_ids.hidden[i * 64..(i + 1) * 64], 1e-5, "hidden");
         assert_eq!(Some(step.token), argmax(&step.output.logits));
     }
+}
+
+/// As Qwen3-TTS has it: a decoder inside a larger checkpoint, fed rows, with several heads and no embedding.
+#[test]
+fn a_part_of_a_checkpoint_with_heads_of_its_own() {
+    let spec = Spec { tied: false, ..Spec::tiny() };
+    let dir = common::written(&spec);
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let whole = Model::load(&checkpoint, &ModelOptions::default()).unwrap();
+    let table = checkpoint.tensors().get("model.embed_tokens.weight").unwrap().to_f32();
+
+    let other = common::written(&spec);
+    common::edit_tensors(&other.path().join("model.safetensors"), |tensors| {
+        let renamed = std::mem::take(tensors).into_iter().map(|(name, tensor)| match &*name {
+            "lm_head.weight" => ("heads.0.weight".to_string(), tensor),
+            "model.embed_tokens.weight" => ("heads.1.weight".to_string(), tensor),
+            _ => (name.replace("model.", "talker.model."), tensor),
+        });
+        tensors.extend(renamed);
+    });
+    let layout = Layout {
+        prefix: "talker.model.".into(),
+        embedding: None,
+        heads: vec!["heads.0.weight".into(), "heads.1.weight".into()],
+    };
+    let tensors = TensorFiles::open(other.path()).unwrap();
+    let config = checkpoint.config();
+    let load = |layout: &Layout| {
+        Model::load_part(other.path(), config, layout, &tensors, &ModelOptions::default())
+    };
+    let part = load(&layout).unwrap();
+
+    let ids = ids(12);
+    let width = spec.hidden_size;
+    let row = |id: &u32| table[*id as usize * width..(*id as usize + 1) * width].iter().copied();
+    let rows: Vec<f32> = ids.iter().flat_map(row).collect();
+    let readout = |head| Readout { logits: Rows::Last, hidden: Rows::Last, head };
+    let by_head =
+        |head| part.sequence().unwrap().extend(Input::Embeddings(&rows), readout(head)).unwrap();
+    let expected = whole.sequence().unwrap().extend(Input::Tokens(&ids), readout(0)).unwrap();
+    assert_eq!(by_head(0), expected);
+    let second = by_head(1);
+    assert_eq!(second.hidden, expected.hidden);
+    for (logit, row) in second.logits.iter().zip(table.chunks_exact(width)) {
+        let product: f32 = second.hidden.iter().zip(row).map(|(a, b)| a * b).sum();
+        assert!((logit - product).abs() < 0.1, "{logit} {product}");
+    }
+
+    let by_id = part.sequence().unwrap().extend(Input::Tokens(&ids), readout(0));
+    assert!(matches!(by_id, Err(Error::Unavailable { .. })));
+    let three = Layout { heads: vec!["heads.2.weight".into()], ..layout };
+    let missing = load(&three).unwrap_err().to_string();
+    assert!(missing.contains("heads.2.weight is missing"), "{missing}");
 }
 
 #[test]

@@ -1,0 +1,1 @@
+//! `config.json` of a Qwen3-TTS checkpoint.

@@ -1,0 +1,1 @@
+//! What ends a speech that the model does not end by itself.

@@ -1,0 +1,1 @@
+//! What runs an ONNX graph: ONNX Runtime where it is found, rten everywhere.

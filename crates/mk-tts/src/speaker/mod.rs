@@ -1,0 +1,1 @@
+//! The speaker encoder: a voice as one vector.

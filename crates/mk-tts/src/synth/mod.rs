@@ -1,0 +1,1 @@
+//! Random checkpoints in the published layout, from a seed.

@@ -1,0 +1,1 @@
+//! From text to frames of codes: the talker and the code predictor.

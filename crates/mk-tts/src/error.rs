@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::config::ModelType;
+
 /// Result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -37,6 +39,58 @@ pub enum Error {
         name: String,
         /// The names there are.
         known: Vec<String>,
+    },
+    /// A voice that the model does not have.
+    #[error("unknown voice {name:?}; there are {}", known.join(", "))]
+    UnknownVoice {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// A call that models of another type answer.
+    #[error("{what} needs a model of type {expected}, this one is {found}")]
+    WrongModel {
+        /// What was asked for.
+        what: &'static str,
+        /// The type that has it.
+        expected: ModelType,
+        /// The model's.
+        found: ModelType,
+    },
+    /// An instruction for a model that takes none.
+    #[error("this {model_type} model takes no instructions; the larger CustomVoice and VoiceDesign models do")]
+    NoInstructions {
+        /// The model's type.
+        model_type: ModelType,
+    },
+    /// Live text in a layout that begins with the whole text.
+    #[error("a live text can only be streamed: its layout cannot be Whole")]
+    NotStreaming,
+    /// A voice that was not cloned has nothing to keep in a file.
+    #[error("only cloned voices can be saved to a file")]
+    NotACloned,
+    /// A file that holds no voice, or one of another model.
+    #[error("{}: not a voice of this model: {reason}", path.display())]
+    VoiceFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The checkpoint has no codec.
+    #[error("{}: the checkpoint's codec is missing", path.display())]
+    NoCodec {
+        /// The folder that should be there.
+        path: PathBuf,
+    },
+    /// Talker and codec of one checkpoint that do not fit each other.
+    #[error("the codec has {found} codes a frame, the talker {expected}")]
+    CodecMismatch {
+        /// By the codec's config.
+        found: usize,
+        /// By the talker's.
+        expected: usize,
     },
     /// A speaker's vector of another model's width.
     #[error("the speaker's vector has {found} numbers, this model's are {expected} wide")]

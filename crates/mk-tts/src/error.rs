@@ -1,6 +1,7 @@
 //! What can go wrong between a Qwen3-TTS checkpoint and a sample, each case with the thing it is about.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::config::ModelType;
 
@@ -26,6 +27,21 @@ pub enum Error {
     },
 
     // === Text and prompt ===
+    /// Nothing of the text is left to speak.
+    #[error("the text is empty: nothing but whitespace, control characters or special tokens")]
+    EmptyText,
+    /// Text was pushed that nobody reads any more.
+    #[error("the speech that this text was for is over")]
+    TextClosed,
+    /// A live text was cancelled.
+    #[error("the text was cancelled")]
+    TextCancelled,
+    /// A live text has neither gone on nor ended for too long.
+    #[error("no text came for {timeout:?}, and it was not finished")]
+    TextStalled {
+        /// How long was waited.
+        timeout: Duration,
+    },
     /// The tokenizer does not fit the prompt's layout.
     #[error("tokenizer: {reason}")]
     Tokenizer {

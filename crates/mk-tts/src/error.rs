@@ -176,4 +176,32 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+
+    // === Codec ===
+    /// Codes that are not whole frames.
+    #[error("{found} codes are not whole frames of {groups}")]
+    NotWholeFrames {
+        /// Codes handed in.
+        found: usize,
+        /// Codes of a frame.
+        groups: usize,
+    },
+    /// A code that its codebook has no entry for.
+    #[error("code {code} of group {group} in frame {frame} is out of range: there are {size}")]
+    CodeOutOfRange {
+        /// The frame, from the beginning of the stream.
+        frame: u64,
+        /// The group.
+        group: usize,
+        /// The code.
+        code: u32,
+        /// Entries of a codebook.
+        size: usize,
+    },
+    /// The decoder gave a sample that is NaN or infinite.
+    #[error("the codec's sample in frame {frame} is not a finite number")]
+    SampleNotFinite {
+        /// The frame, from the beginning of the stream.
+        frame: u64,
+    },
 }

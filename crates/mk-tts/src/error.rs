@@ -22,4 +22,96 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+
+    // === Audio ===
+    /// A file that holds no sound we can decode, or broken sound.
+    #[error("{name}: cannot be read as audio: {reason}")]
+    AudioUnreadable {
+        /// The file.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A container without a sound track.
+    #[error("{name}: has no audio track")]
+    AudioNoTrack {
+        /// The file.
+        name: String,
+    },
+    /// A sound file with no samples.
+    #[error("{name}: holds no samples")]
+    AudioEmpty {
+        /// The file.
+        name: String,
+    },
+    /// A sound file that ends before its header says.
+    #[error("{name}: is cut off: {found} of {expected} samples are there")]
+    AudioTruncated {
+        /// The file.
+        name: String,
+        /// Samples of each channel that the header promises.
+        expected: u64,
+        /// Samples that are there.
+        found: u64,
+    },
+    /// More sound than is taken from a file.
+    #[error("{name}: is longer than {most} seconds")]
+    AudioTooLong {
+        /// The file.
+        name: String,
+        /// The limit in seconds.
+        most: u32,
+    },
+    /// A sample that is NaN or infinite.
+    #[error("{name}: sample {index} is not a number")]
+    AudioNotFinite {
+        /// The file, or what the samples are.
+        name: String,
+        /// Which sample, counted from 0.
+        index: usize,
+    },
+    /// Sample rates that cannot be converted.
+    #[error("cannot convert from {from} to {to} samples a second: {reason}")]
+    SampleRate {
+        /// Samples a second of what is there.
+        from: u32,
+        /// Samples a second of what is wanted.
+        to: u32,
+        /// Why not.
+        reason: String,
+    },
+    /// More samples than a WAV file can hold.
+    #[error("{}: a WAV file holds at most {most} bytes of samples", path.display())]
+    WavFull {
+        /// The file.
+        path: PathBuf,
+        /// The limit in bytes.
+        most: u64,
+    },
+    /// A reference that is too short to tell a voice from.
+    #[error("the reference lasts {seconds:.2} s; it takes at least {least} s to tell a voice from")]
+    ReferenceTooShort {
+        /// Its length.
+        seconds: f64,
+        /// The limit.
+        least: f64,
+    },
+    /// A reference that would fill the talker's context.
+    #[error(
+        "the reference lasts {seconds:.1} s; at most {most} s are taken, and 3 to 15 s are best"
+    )]
+    ReferenceTooLong {
+        /// Its length.
+        seconds: f64,
+        /// The limit.
+        most: f64,
+    },
+    /// A reference in which nobody speaks.
+    #[error("the reference is silent: its level is {db:.1} dB, and at least {least} dB is needed")]
+    ReferenceSilent {
+        /// Root mean square in dB of full scale.
+        db: f64,
+        /// The limit.
+        least: f64,
+    },
 }

@@ -114,4 +114,44 @@ pub enum Error {
         /// The limit.
         least: f64,
     },
+
+    // === Running ONNX graphs ===
+    /// ONNX Runtime is demanded, and its library is in none of the folders.
+    #[error("no ONNX Runtime library found in {searched}; `cargo xtask setup --onnx` installs one")]
+    NoOnnxRuntime {
+        /// The folders that were looked in.
+        searched: String,
+    },
+    /// A file that cannot serve as the ONNX Runtime library.
+    #[error("{}: cannot be used as ONNX Runtime: {reason}", path.display())]
+    OnnxRuntime {
+        /// The library's file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// ONNX Runtime does not run on this CUDA device.
+    #[error("ONNX Runtime on CUDA device {ordinal} is not available: {reason}")]
+    Cuda {
+        /// The device.
+        ordinal: usize,
+        /// What it said.
+        reason: String,
+    },
+    /// An engine does not load or run a graph.
+    #[error("{engine}: {graph}: {reason}")]
+    Graph {
+        /// The engine.
+        engine: &'static str,
+        /// The graph: its file, where it has one.
+        graph: String,
+        /// What the engine said.
+        reason: String,
+    },
+    /// A tensor that is not what it is used as.
+    #[error("a tensor cannot be used: {reason}")]
+    Value {
+        /// Why not.
+        reason: String,
+    },
 }

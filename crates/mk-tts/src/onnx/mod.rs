@@ -1,1 +1,6 @@
-//! ONNX models, written from Rust.
+//! ONNX models, written from Rust: the few messages of the format that we need, and a builder of graphs.
+
+mod builder;
+mod proto;
+
+pub use builder::{Attribute, Conv, Dim, Edge, Element, GraphBuilder, Model};

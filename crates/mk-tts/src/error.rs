@@ -154,4 +154,48 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+
+    // === Text and prompt ===
+    /// The tokenizer does not fit the prompt's layout.
+    #[error("tokenizer: {reason}")]
+    Tokenizer {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A language that the model does not speak.
+    #[error("unknown language {name:?}; there are {}", known.join(", "))]
+    UnknownLanguage {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// A speaker's vector of another model's width.
+    #[error("the speaker's vector has {found} numbers, this model's are {expected} wide")]
+    SpeakerWidth {
+        /// Numbers of the vector.
+        found: usize,
+        /// Width of the talker.
+        expected: usize,
+    },
+
+    // === Codes ===
+    /// An id that an embedding has no row for.
+    #[error("{tensor} has {rows} rows, none for id {id}")]
+    NoSuchRow {
+        /// The embedding.
+        tensor: String,
+        /// The id.
+        id: u32,
+        /// Rows of the embedding.
+        rows: usize,
+    },
+    /// Codes that are not whole frames.
+    #[error("{found} codes are not whole frames of {groups}")]
+    CodesShape {
+        /// Codes handed in.
+        found: usize,
+        /// Codes of a frame.
+        groups: usize,
+    },
 }

@@ -198,4 +198,12 @@ pub enum Error {
         /// Codes of a frame.
         groups: usize,
     },
+
+    // === Voices ===
+    /// A checkpoint that cannot clone voices, as only Base ones can.
+    #[error("{}: has no speaker encoder; only Base checkpoints clone voices", dir.display())]
+    NoSpeakerEncoder {
+        /// The checkpoint's directory.
+        dir: PathBuf,
+    },
 }

@@ -13,6 +13,7 @@ pub mod speaker;
 pub mod synth;
 pub mod talker;
 pub mod text;
+mod weights;
 
 pub use error::{Error, Result};
 pub use mk_model;

@@ -1,9 +1,13 @@
 //! `speaker_encoder_config` of a Base checkpoint's `config.json`.
 
+use std::path::Path;
+
 use mk_model::Problem;
 use serde::Deserialize;
 
 use super::mel;
+use crate::config::{checkpoint, read_text};
+use crate::error::{Error, Result};
 
 /// Dimensions of the speaker encoder, named as the file names them. What the file leaves out has the reference's
 /// defaults (`Qwen3TTSSpeakerEncoderConfig`).
@@ -52,6 +56,29 @@ const MAX_LAYERS: usize = 64;
 const MAX_DIM: usize = 1 << 16;
 
 impl SpeakerConfig {
+    /// Reads the `speaker_encoder_config` of `config.json` in `dir`.
+    ///
+    /// # Errors
+    /// [`Error::NoSpeakerEncoder`] where it has none, a file that cannot be read, and all of [`Self::problems`].
+    pub fn open(dir: &Path) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct File {
+            speaker_encoder_config: Option<SpeakerConfig>,
+        }
+        let text = read_text(&dir.join("config.json"))?;
+        let file: File = serde_json::from_str(&text).map_err(|e| {
+            let field = "config.json".into();
+            checkpoint(dir, vec![Problem::BadField { field, reason: e.to_string() }])
+        })?;
+        let config = file
+            .speaker_encoder_config
+            .ok_or_else(|| Error::NoSpeakerEncoder { dir: dir.into() })?;
+        match config.problems() {
+            problems if problems.is_empty() => Ok(config),
+            problems => Err(checkpoint(dir, problems)),
+        }
+    }
+
     /// Everything that the reference could not run either, or that the mel spectrogram does not give.
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
@@ -85,7 +112,9 @@ impl SpeakerConfig {
                 (2..=MAX_DIM).contains(&scale)
                     && blocks.iter().all(|channels| channels.is_multiple_of(scale)),
                 "enc_res2net_scale",
-                format!("{scale} does not cut the blocks' {blocks:?} channels into 2 parts or more"),
+                format!(
+                    "{scale} does not cut the blocks' {blocks:?} channels into 2 parts or more"
+                ),
             );
             // A block adds its input to its output.
             let width = blocks.first().unwrap_or(first);
@@ -137,7 +166,8 @@ mod tests {
             ..SpeakerConfig::default()
         };
         let text = config.problems().iter().map(|p| p.to_string()).collect::<Vec<_>>().join("\n");
-        for part in ["mel_dim", "1 enc_kernel_sizes", "scale", "cannot follow", "1000", "16000", "*"]
+        for part in
+            ["mel_dim", "1 enc_kernel_sizes", "scale", "cannot follow", "1000", "16000", "*"]
         {
             assert!(text.contains(part), "{part} is not in:\n{text}");
         }

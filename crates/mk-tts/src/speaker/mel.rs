@@ -46,6 +46,11 @@ impl MelSpectrogram {
         samples / HOP
     }
 
+    /// Fewest samples that give so many frames.
+    pub fn samples(frames: usize) -> usize {
+        frames * HOP
+    }
+
     /// The spectrogram [`BANDS`][`Self::frames`] of mono samples at [`SAMPLE_RATE`], band-major: natural logarithms
     /// of band magnitudes, no less than ln 1e-5. `None` below [`Self::MIN_SAMPLES`].
     ///

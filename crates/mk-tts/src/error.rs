@@ -199,6 +199,34 @@ pub enum Error {
         groups: usize,
     },
 
+    // === Codec ===
+    /// Codes that are not whole frames.
+    #[error("{found} codes are not whole frames of {groups}")]
+    NotWholeFrames {
+        /// Codes handed in.
+        found: usize,
+        /// Codes of a frame.
+        groups: usize,
+    },
+    /// A code that its codebook has no entry for.
+    #[error("code {code} of group {group} in frame {frame} is out of range: there are {size}")]
+    CodeOutOfRange {
+        /// The frame, from the beginning of the stream.
+        frame: u64,
+        /// The group.
+        group: usize,
+        /// The code.
+        code: u32,
+        /// Entries of a codebook.
+        size: usize,
+    },
+    /// The decoder gave a sample that is NaN or infinite.
+    #[error("the codec's sample in frame {frame} is not a finite number")]
+    SampleNotFinite {
+        /// The frame, from the beginning of the stream.
+        frame: u64,
+    },
+
     // === Voices ===
     /// A checkpoint that cannot clone voices, as only Base ones can.
     #[error("{}: has no speaker encoder; only Base checkpoints clone voices", dir.display())]

@@ -180,7 +180,12 @@ pub fn embeddings_to_codes(
     };
     let mut x = net.g.transpose(embeddings, &[0, 2, 1]);
     for layer in 0..encoder.num_hidden_layers {
-        x = net.layer(&format!("encoder.encoder_transformer.layers.{layer}"), x, encoder, positions);
+        x = net.layer(
+            &format!("encoder.encoder_transformer.layers.{layer}"),
+            x,
+            encoder,
+            positions,
+        );
     }
     let x = net.g.transpose(x, &[0, 2, 1]);
     let frames = net.downsample(x, encoder);
@@ -221,14 +226,22 @@ impl<'a> Net<'a> {
 
     /// `x` [1, t, inputs] times the transpose of a weight [outputs, inputs], each of whose `heads` equal blocks of rows
     /// is used `repeats` times in a row.
-    fn linear(&mut self, name: &str, x: Edge, shape: [usize; 2], heads: usize, repeats: usize) -> Edge {
+    fn linear(
+        &mut self,
+        name: &str,
+        x: Edge,
+        shape: [usize; 2],
+        heads: usize,
+        repeats: usize,
+    ) -> Edge {
         let Some(weight) = self.weights.get(&format!("{name}.weight"), &shape) else {
             return Weights::nothing(&mut self.g);
         };
         let [outputs, inputs] = shape;
         let blocks = weight.chunks_exact(outputs / heads * inputs);
-        let repeated: Vec<f32> =
-            blocks.flat_map(|block| std::iter::repeat_n(block, repeats).flatten().copied()).collect();
+        let repeated: Vec<f32> = blocks
+            .flat_map(|block| std::iter::repeat_n(block, repeats).flatten().copied())
+            .collect();
         let turned = transpose(&repeated, inputs);
         let weight = self.g.constant(&[inputs, outputs * repeats], &turned);
         self.g.matmul(x, weight)

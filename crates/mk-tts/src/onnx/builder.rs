@@ -182,6 +182,7 @@ impl GraphBuilder {
                 producer_name: Some("mk-tts".into()),
                 graph: Some(graph),
                 opset_import: vec![opset],
+                ..ModelProto::default()
             },
         }
     }
@@ -416,14 +417,14 @@ impl Model {
     ///
     /// # Errors
     /// Those of `out`.
-    pub fn write(mut self, out: &mut impl Write) -> io::Result<()> {
-        let Some(mut graph) = self.proto.graph.take() else {
-            return out.write_all(&self.to_bytes());
-        };
+    pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        // Cheap: the weights' bytes are shared.
+        let mut head = self.proto.clone();
+        let Some(mut graph) = head.graph.take() else { return out.write_all(&self.to_bytes()) };
         let graph_length = graph.encoded_len();
         // Fields are written in the order of their numbers, as `encode` does: what comes before the graph...
-        let opset_import = std::mem::take(&mut self.proto.opset_import);
-        let mut piece = self.proto.encode_to_vec();
+        let opset_import = std::mem::take(&mut head.opset_import);
+        let mut piece = head.encode_to_vec();
         encode_key(GRAPH_FIELD, WireType::LengthDelimited, &mut piece);
         encode_varint(graph_length as u64, &mut piece);
         // ...the graph before its weights...

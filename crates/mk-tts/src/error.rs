@@ -46,15 +46,22 @@ pub enum Error {
     #[error("tokenizer: {reason}")]
     Tokenizer {
         /// What is wrong.
+    },
+
+    // === Audio ===
+    /// A file that holds no sound we can decode, or broken sound.
+    #[error("{name}: cannot be read as audio: {reason}")]
+    AudioUnreadable {
+        /// The file.
+        name: String,
+        /// What is wrong with it.
         reason: String,
     },
-    /// A language that the model does not speak.
-    #[error("unknown language {name:?}; there are {}", known.join(", "))]
-    UnknownLanguage {
-        /// The name asked for.
+    /// A container without a sound track.
+    #[error("{name}: has no audio track")]
+    AudioNoTrack {
+        /// The file.
         name: String,
-        /// The names there are.
-        known: Vec<String>,
     },
     /// A voice that the model does not have.
     #[error("unknown voice {name:?}; there are {}", known.join(", "))]
@@ -137,6 +144,85 @@ pub enum Error {
         groups: usize,
     },
 
+    },
+
+    /// A sound file with no samples.
+    #[error("{name}: holds no samples")]
+    AudioEmpty {
+        /// The file.
+        name: String,
+    },
+    /// A sound file that ends before its header says.
+    #[error("{name}: is cut off: {found} of {expected} samples are there")]
+    AudioTruncated {
+        /// The file.
+        name: String,
+        /// Samples of each channel that the header promises.
+        expected: u64,
+        /// Samples that are there.
+        found: u64,
+    },
+    /// More sound than is taken from a file.
+    #[error("{name}: is longer than {most} seconds")]
+    AudioTooLong {
+        /// The file.
+        name: String,
+        /// The limit in seconds.
+        most: u32,
+    },
+    /// A sample that is NaN or infinite.
+    #[error("{name}: sample {index} is not a number")]
+    AudioNotFinite {
+        /// The file, or what the samples are.
+        name: String,
+        /// Which sample, counted from 0.
+        index: usize,
+    },
+    /// Sample rates that cannot be converted.
+    #[error("cannot convert from {from} to {to} samples a second: {reason}")]
+    SampleRate {
+        /// Samples a second of what is there.
+        from: u32,
+        /// Samples a second of what is wanted.
+        to: u32,
+        /// Why not.
+        reason: String,
+    },
+    /// More samples than a WAV file can hold.
+    #[error("{}: a WAV file holds at most {most} bytes of samples", path.display())]
+    WavFull {
+        /// The file.
+        path: PathBuf,
+        /// The limit in bytes.
+        most: u64,
+    },
+    /// A reference that is too short to tell a voice from.
+    #[error("the reference lasts {seconds:.2} s; it takes at least {least} s to tell a voice from")]
+    ReferenceTooShort {
+        /// Its length.
+        seconds: f64,
+        /// The limit.
+        least: f64,
+    },
+    /// A reference that would fill the talker's context.
+    #[error(
+        "the reference lasts {seconds:.1} s; at most {most} s are taken, and 3 to 15 s are best"
+    )]
+    ReferenceTooLong {
+        /// Its length.
+        seconds: f64,
+        /// The limit.
+        most: f64,
+    },
+    /// A reference in which nobody speaks.
+    #[error("the reference is silent: its level is {db:.1} dB, and at least {least} dB is needed")]
+    ReferenceSilent {
+        /// Root mean square in dB of full scale.
+        db: f64,
+        /// The limit.
+        least: f64,
+    },
+
     // === Running ONNX graphs ===
     /// ONNX Runtime is demanded, and its library is in none of the folders.
     #[error("no ONNX Runtime library found in {searched}; `cargo xtask setup --onnx` installs one")]
@@ -177,6 +263,52 @@ pub enum Error {
         reason: String,
     },
 
+    // === Text and prompt ===
+    /// The tokenizer does not fit the prompt's layout.
+    #[error("tokenizer: {reason}")]
+    Tokenizer {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A language that the model does not speak.
+    #[error("unknown language {name:?}; there are {}", known.join(", "))]
+    UnknownLanguage {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// A speaker's vector of another model's width.
+    #[error("the speaker's vector has {found} numbers, this model's are {expected} wide")]
+    SpeakerWidth {
+        /// Numbers of the vector.
+        found: usize,
+        /// Width of the talker.
+        expected: usize,
+    },
+
+    // === Codes ===
+    /// An id that an embedding has no row for.
+    #[error("{tensor} has {rows} rows, none for id {id}")]
+    NoSuchRow {
+        /// The embedding.
+        tensor: String,
+        /// The id.
+        id: u32,
+        /// Rows of the embedding.
+        rows: usize,
+    },
+    /// Codes that are not whole frames.
+    #[error("{found} codes are not whole frames of {groups}")]
+    },
+
+    CodesShape {
+        /// Codes handed in.
+        found: usize,
+        /// Codes of a frame.
+        groups: usize,
+    },
+
     // === Codec ===
     /// Codes that are not whole frames.
     #[error("{found} codes are not whole frames of {groups}")]
@@ -203,5 +335,14 @@ pub enum Error {
     SampleNotFinite {
         /// The frame, from the beginning of the stream.
         frame: u64,
+    },
+    },
+
+    // === Voices ===
+    /// A checkpoint that cannot clone voices, as only Base ones can.
+    #[error("{}: has no speaker encoder; only Base checkpoints clone voices", dir.display())]
+    NoSpeakerEncoder {
+        /// The checkpoint's directory.
+        dir: PathBuf,
     },
 }

@@ -27,6 +27,23 @@ pub enum Error {
     },
 
     // === Text and prompt ===
+    /// The tokenizer does not fit the prompt's layout.
+    #[error("tokenizer: {reason}")]
+    Tokenizer {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A language that the model does not speak.
+    #[error("unknown language {name:?}; there are {}", known.join(", "))]
+    UnknownLanguage {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// Live text in a layout that begins with the whole text.
+    #[error("a live text can only be streamed: its layout cannot be Whole")]
+    NotStreaming,
     /// Nothing of the text is left to speak.
     #[error("the text is empty: nothing but whitespace, control characters or special tokens")]
     EmptyText,
@@ -42,27 +59,8 @@ pub enum Error {
         /// How long was waited.
         timeout: Duration,
     },
-    /// The tokenizer does not fit the prompt's layout.
-    #[error("tokenizer: {reason}")]
-    Tokenizer {
-        /// What is wrong.
-    },
 
-    // === Audio ===
-    /// A file that holds no sound we can decode, or broken sound.
-    #[error("{name}: cannot be read as audio: {reason}")]
-    AudioUnreadable {
-        /// The file.
-        name: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A container without a sound track.
-    #[error("{name}: has no audio track")]
-    AudioNoTrack {
-        /// The file.
-        name: String,
-    },
+    // === Voices ===
     /// A voice that the model does not have.
     #[error("unknown voice {name:?}; there are {}", known.join(", "))]
     UnknownVoice {
@@ -82,14 +80,13 @@ pub enum Error {
         found: ModelType,
     },
     /// An instruction for a model that takes none.
-    #[error("this {model_type} model takes no instructions; the larger CustomVoice and VoiceDesign models do")]
+    #[error(
+        "this {model_type} model takes no instructions; the larger CustomVoice and VoiceDesign models do"
+    )]
     NoInstructions {
         /// The model's type.
         model_type: ModelType,
     },
-    /// Live text in a layout that begins with the whole text.
-    #[error("a live text can only be streamed: its layout cannot be Whole")]
-    NotStreaming,
     /// A voice that was not cloned has nothing to keep in a file.
     #[error("only cloned voices can be saved to a file")]
     NotACloned,
@@ -101,6 +98,22 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A speaker's vector of another model's width.
+    #[error("the speaker's vector has {found} numbers, this model's are {expected} wide")]
+    SpeakerWidth {
+        /// Numbers of the vector.
+        found: usize,
+        /// Width of the talker.
+        expected: usize,
+    },
+    /// A checkpoint that cannot clone voices, as only Base ones can.
+    #[error("{}: has no speaker encoder; only Base checkpoints clone voices", dir.display())]
+    NoSpeakerEncoder {
+        /// The checkpoint's directory.
+        dir: PathBuf,
+    },
+
+    // === Codec ===
     /// The checkpoint has no codec.
     #[error("{}: the checkpoint's codec is missing", path.display())]
     NoCodec {
@@ -115,16 +128,6 @@ pub enum Error {
         /// By the talker's.
         expected: usize,
     },
-    /// A speaker's vector of another model's width.
-    #[error("the speaker's vector has {found} numbers, this model's are {expected} wide")]
-    SpeakerWidth {
-        /// Numbers of the vector.
-        found: usize,
-        /// Width of the talker.
-        expected: usize,
-    },
-
-    // === Codes ===
     /// An id that an embedding has no row for.
     #[error("{tensor} has {rows} rows, none for id {id}")]
     NoSuchRow {
@@ -137,15 +140,86 @@ pub enum Error {
     },
     /// Codes that are not whole frames.
     #[error("{found} codes are not whole frames of {groups}")]
-    CodesShape {
+    NotWholeFrames {
         /// Codes handed in.
         found: usize,
         /// Codes of a frame.
         groups: usize,
     },
-
+    /// A code that its codebook has no entry for.
+    #[error("code {code} of group {group} in frame {frame} is out of range: there are {size}")]
+    CodeOutOfRange {
+        /// The frame, from the beginning of the stream.
+        frame: u64,
+        /// The group.
+        group: usize,
+        /// The code.
+        code: u32,
+        /// Entries of a codebook.
+        size: usize,
+    },
+    /// The decoder gave a sample that is NaN or infinite.
+    #[error("the codec's sample in frame {frame} is not a finite number")]
+    SampleNotFinite {
+        /// The frame, from the beginning of the stream.
+        frame: u64,
     },
 
+    // === Running ONNX graphs ===
+    /// ONNX Runtime is demanded, and its library is in none of the folders.
+    #[error("no ONNX Runtime library found in {searched}; `cargo xtask setup --onnx` installs one")]
+    NoOnnxRuntime {
+        /// The folders that were looked in.
+        searched: String,
+    },
+    /// A file that cannot serve as the ONNX Runtime library.
+    #[error("{}: cannot be used as ONNX Runtime: {reason}", path.display())]
+    OnnxRuntime {
+        /// The library's file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// ONNX Runtime does not run on this CUDA device.
+    #[error("ONNX Runtime on CUDA device {ordinal} is not available: {reason}")]
+    Cuda {
+        /// The device.
+        ordinal: usize,
+        /// What it said.
+        reason: String,
+    },
+    /// An engine does not load or run a graph.
+    #[error("{engine}: {graph}: {reason}")]
+    Graph {
+        /// The engine.
+        engine: &'static str,
+        /// The graph: its file, where it has one.
+        graph: String,
+        /// What the engine said.
+        reason: String,
+    },
+    /// A tensor that is not what it is used as.
+    #[error("a tensor cannot be used: {reason}")]
+    Value {
+        /// Why not.
+        reason: String,
+    },
+
+    // === Audio ===
+    /// A file that holds no sound we can decode, or broken sound.
+    #[error("{name}: cannot be read as audio: {reason}")]
+    AudioUnreadable {
+        /// The file.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A container without a sound track.
+    #[error("{name}: has no audio track")]
+    AudioNoTrack {
+        /// The file.
+        name: String,
+    },
     /// A sound file with no samples.
     #[error("{name}: holds no samples")]
     AudioEmpty {
@@ -221,128 +295,5 @@ pub enum Error {
         db: f64,
         /// The limit.
         least: f64,
-    },
-
-    // === Running ONNX graphs ===
-    /// ONNX Runtime is demanded, and its library is in none of the folders.
-    #[error("no ONNX Runtime library found in {searched}; `cargo xtask setup --onnx` installs one")]
-    NoOnnxRuntime {
-        /// The folders that were looked in.
-        searched: String,
-    },
-    /// A file that cannot serve as the ONNX Runtime library.
-    #[error("{}: cannot be used as ONNX Runtime: {reason}", path.display())]
-    OnnxRuntime {
-        /// The library's file.
-        path: PathBuf,
-        /// Why not.
-        reason: String,
-    },
-    /// ONNX Runtime does not run on this CUDA device.
-    #[error("ONNX Runtime on CUDA device {ordinal} is not available: {reason}")]
-    Cuda {
-        /// The device.
-        ordinal: usize,
-        /// What it said.
-        reason: String,
-    },
-    /// An engine does not load or run a graph.
-    #[error("{engine}: {graph}: {reason}")]
-    Graph {
-        /// The engine.
-        engine: &'static str,
-        /// The graph: its file, where it has one.
-        graph: String,
-        /// What the engine said.
-        reason: String,
-    },
-    /// A tensor that is not what it is used as.
-    #[error("a tensor cannot be used: {reason}")]
-    Value {
-        /// Why not.
-        reason: String,
-    },
-
-    // === Text and prompt ===
-    /// The tokenizer does not fit the prompt's layout.
-    #[error("tokenizer: {reason}")]
-    Tokenizer {
-        /// What is wrong.
-        reason: String,
-    },
-    /// A language that the model does not speak.
-    #[error("unknown language {name:?}; there are {}", known.join(", "))]
-    UnknownLanguage {
-        /// The name asked for.
-        name: String,
-        /// The names there are.
-        known: Vec<String>,
-    },
-    /// A speaker's vector of another model's width.
-    #[error("the speaker's vector has {found} numbers, this model's are {expected} wide")]
-    SpeakerWidth {
-        /// Numbers of the vector.
-        found: usize,
-        /// Width of the talker.
-        expected: usize,
-    },
-
-    // === Codes ===
-    /// An id that an embedding has no row for.
-    #[error("{tensor} has {rows} rows, none for id {id}")]
-    NoSuchRow {
-        /// The embedding.
-        tensor: String,
-        /// The id.
-        id: u32,
-        /// Rows of the embedding.
-        rows: usize,
-    },
-    /// Codes that are not whole frames.
-    #[error("{found} codes are not whole frames of {groups}")]
-    },
-
-    CodesShape {
-        /// Codes handed in.
-        found: usize,
-        /// Codes of a frame.
-        groups: usize,
-    },
-
-    // === Codec ===
-    /// Codes that are not whole frames.
-    #[error("{found} codes are not whole frames of {groups}")]
-    NotWholeFrames {
-        /// Codes handed in.
-        found: usize,
-        /// Codes of a frame.
-        groups: usize,
-    },
-    /// A code that its codebook has no entry for.
-    #[error("code {code} of group {group} in frame {frame} is out of range: there are {size}")]
-    CodeOutOfRange {
-        /// The frame, from the beginning of the stream.
-        frame: u64,
-        /// The group.
-        group: usize,
-        /// The code.
-        code: u32,
-        /// Entries of a codebook.
-        size: usize,
-    },
-    /// The decoder gave a sample that is NaN or infinite.
-    #[error("the codec's sample in frame {frame} is not a finite number")]
-    SampleNotFinite {
-        /// The frame, from the beginning of the stream.
-        frame: u64,
-    },
-    },
-
-    // === Voices ===
-    /// A checkpoint that cannot clone voices, as only Base ones can.
-    #[error("{}: has no speaker encoder; only Base checkpoints clone voices", dir.display())]
-    NoSpeakerEncoder {
-        /// The checkpoint's directory.
-        dir: PathBuf,
     },
 }

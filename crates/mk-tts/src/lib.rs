@@ -16,12 +16,9 @@ pub mod speech;
 pub mod synth;
 pub mod talker;
 pub mod text;
-<<<<<<< HEAD
 pub mod tts;
 pub mod voice;
-=======
 mod weights;
->>>>>>> analysis
 
 pub use error::{Error, Result};
 pub use mk_model;

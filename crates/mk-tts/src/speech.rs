@@ -12,10 +12,9 @@ use crate::error::{Error, Result};
 use crate::fade::Fades;
 use crate::guard::{Guard, GuardOptions, Stop};
 use crate::talker::{Frames, PromptSpec, TextFeed, TextLayout};
-use crate::text::clean::clean;
-use crate::text::live::{self, LiveOptions, TextHandle, TextReader, TextWriter, live_text};
-use crate::text::position::{SpokenToken, Timeline};
-use crate::text::segments;
+use crate::text::{
+    self, LiveOptions, TextHandle, TextReader, TextWriter, Timeline, live_text, prepare,
+};
 use crate::tts::Tts;
 use crate::voice::Voice;
 
@@ -163,11 +162,11 @@ pub struct Speech {
 
 /// What is still to be spoken.
 enum Texts {
-    Known(VecDeque<Vec<SpokenToken>>),
+    Known(VecDeque<text::Segment>),
     Live(Option<TextReader>),
 }
 
-/// What is spoken in one go.
+/// What is being spoken in one go.
 struct Segment {
     frames: Frames,
     feed: TextFeed<'static>,
@@ -182,13 +181,8 @@ impl Tts {
     /// # Errors
     /// [`Error::EmptyText`]; a voice or a language that the model does not have.
     pub fn speak(&self, text: &str, voice: &Voice, options: &SpeakOptions) -> Result<Speech> {
-        let clean = clean(self.tokenizer(), text)?;
         let most = if voice.is_described() { usize::MAX } else { options.segment_tokens };
-        let mut texts = VecDeque::new();
-        for range in segments::split(self.tokenizer(), &clean.text, most)? {
-            let pieces = self.tokenizer().encode_plain_pieces(&clean.text[range.clone()])?;
-            texts.push_back(live::spoken(pieces, &clean.text[range.clone()], range.start, &clean.origin));
-        }
+        let texts = prepare(self.tokenizer(), text, most)?.into();
         let layout = options.layout.unwrap_or(self.default_layout());
         Speech::new(self, voice, options, layout, Texts::Known(texts))
     }
@@ -346,11 +340,15 @@ impl Speech {
 
     /// Starts on the next text, or ends the speech.
     fn begin_segment(&mut self) -> Result<()> {
-        let feed = match &mut self.texts {
-            Texts::Known(texts) => texts.pop_front().map(TextFeed::of),
-            Texts::Live(reader) => reader.take().map(|mut reader| TextFeed::new(move || reader.next())),
+        let next = match &mut self.texts {
+            Texts::Known(texts) => {
+                texts.pop_front().map(|text| (Some(text.text.start), TextFeed::of(text.tokens)))
+            }
+            Texts::Live(reader) => {
+                reader.take().map(|mut reader| (None, TextFeed::new(move || reader.wait())))
+            }
         };
-        let Some(mut feed) = feed else {
+        let Some((first_byte, mut feed)) = next else {
             self.finish = Some(self.stopped.map_or(Finish::EndOfSpeech, Finish::Guard));
             return Ok(());
         };
@@ -365,7 +363,7 @@ impl Speech {
         self.segment = Some(Segment { frames, feed, guard, last: None });
         self.segments += 1;
         let sample = self.sample();
-        self.spoken.lock().begin(sample, self.fed);
+        self.spoken.lock().begin(sample, first_byte.unwrap_or(0));
         self.note_fed();
         Ok(())
     }

@@ -176,7 +176,10 @@ impl Tts {
         self.expect_type(ModelType::CustomVoice, "a voice by its name")?;
         let name = name.to_lowercase();
         let Some(speaker) = self.inner.config.speakers.get(&name).cloned() else {
-            return Err(Error::UnknownVoice { name, known: self.voices().map(Into::into).collect() });
+            return Err(Error::UnknownVoice {
+                name,
+                known: self.voices().map(Into::into).collect(),
+            });
         };
         Ok(Voice::new(Kind::Preset { name, speaker }, String::new()))
     }
@@ -204,7 +207,7 @@ impl Tts {
         let recording = match text {
             None => None,
             Some(text) => {
-                let text = clean::clean(&self.inner.tokenizer, text)?.text;
+                let text = clean(&self.inner.tokenizer, text)?.text;
                 let samples = recording.resample(encoders.codec.sample_rate() as u32)?.samples;
                 let codes = encoders.codec.encode(&samples)?;
                 let frames = codes.chunks(self.inner.config.code_groups).map(<[u32]>::to_vec);

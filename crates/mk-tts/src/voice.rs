@@ -148,7 +148,10 @@ impl Voice {
         }
         let found = file.speaker.len();
         if found != width {
-            return Err(broken(path, format!("its speaker has {found} numbers, the model {width}")));
+            return Err(broken(
+                path,
+                format!("its speaker has {found} numbers, the model {width}"),
+            ));
         }
         if let Some(at) = file.speaker.iter().position(|x| !x.is_finite()) {
             return Err(broken(path, format!("its speaker's number {at} is not finite")));
@@ -156,7 +159,8 @@ impl Voice {
         let recording = file.recording.map(|recording| {
             for (at, frame) in recording.codes.iter().enumerate() {
                 if frame.len() != groups || frame.iter().any(|code| *code as usize >= codes) {
-                    let reason = format!("frame {at} is not {groups} codes below {codes}: {frame:?}");
+                    let reason =
+                        format!("frame {at} is not {groups} codes below {codes}: {frame:?}");
                     return Err(broken(path, reason));
                 }
             }

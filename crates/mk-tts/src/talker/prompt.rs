@@ -292,7 +292,7 @@ impl Talker {
     fn frames_of(&self, reference: &Reference) -> Result<Vec<Vec<f32>>> {
         let groups = self.config().code_groups;
         if !reference.codes.len().is_multiple_of(groups) {
-            return Err(Error::CodesShape { found: reference.codes.len(), groups });
+            return Err(Error::NotWholeFrames { found: reference.codes.len(), groups });
         }
         let bos = self.rows().codec(self.config().codec_ids.bos);
         let frames = reference.codes.chunks_exact(groups).map(|codes| self.rows().frame(codes));

@@ -442,7 +442,8 @@ struct GenerationFile {
     subtalker_top_p: Option<f32>,
 }
 
-fn checkpoint(dir: &Path, problems: Vec<Problem>) -> Error {
+/// The error that reports all `problems` of the checkpoint in `dir`.
+pub(crate) fn checkpoint(dir: &Path, problems: Vec<Problem>) -> Error {
     mk_model::Error::Checkpoint { path: dir.into(), problems }.into()
 }
 

@@ -19,6 +19,7 @@ use mk_model::text::Tokenizer;
 use super::{Talker, rows};
 use crate::config::TtsConfig;
 use crate::error::{Error, Result};
+use crate::text::position::SpokenToken;
 
 /// How the text comes to the talker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -130,38 +131,33 @@ pub fn language_id(
 pub struct TextFeed<'a> {
     /// Tokens that are no text of the caller's: what of a reference's text did not fit its frames.
     before: VecDeque<u32>,
-    source: Box<dyn FnMut() -> Result<Option<TextToken>> + Send + 'a>,
+    source: Box<dyn FnMut() -> Result<Option<SpokenToken>> + Send + 'a>,
     ended: bool,
-    tokens: usize,
-    fed: usize,
+    /// Tokens given out and not taken note of yet.
+    fed: Vec<SpokenToken>,
 }
 
 impl<'a> TextFeed<'a> {
     /// A feed from `source`, which gives the next token, waits for it, or says with `None` that there is none.
-    pub fn new(source: impl FnMut() -> Result<Option<TextToken>> + Send + 'a) -> Self {
+    pub fn new(source: impl FnMut() -> Result<Option<SpokenToken>> + Send + 'a) -> Self {
         let source = Box::new(source);
-        Self { before: VecDeque::new(), source, ended: false, tokens: 0, fed: 0 }
+        Self { before: VecDeque::new(), source, ended: false, fed: Vec::new() }
     }
 
     /// A feed of a text that is known.
-    pub fn of(tokens: Vec<TextToken>) -> Self {
+    pub fn of(tokens: Vec<SpokenToken>) -> Self {
         let mut tokens = tokens.into_iter();
         Self::new(move || Ok(tokens.next()))
-    }
-
-    /// Tokens of the text given out so far.
-    pub fn tokens(&self) -> usize {
-        self.tokens
-    }
-
-    /// End, in bytes of the text, of what was given out so far.
-    pub fn fed(&self) -> usize {
-        self.fed
     }
 
     /// Whether the end of the text was given out.
     pub fn has_ended(&self) -> bool {
         self.ended
+    }
+
+    /// The tokens given out since this was asked last.
+    pub fn take_fed(&mut self) -> Vec<SpokenToken> {
+        std::mem::take(&mut self.fed)
     }
 
     /// The next id for the talker.
@@ -177,9 +173,9 @@ impl<'a> TextFeed<'a> {
         }
         match (self.source)()? {
             Some(token) => {
-                self.tokens += 1;
-                self.fed = token.text.end;
-                Ok(token.id)
+                let id = token.token.id;
+                self.fed.push(token);
+                Ok(id)
             }
             None => {
                 self.ended = true;
@@ -296,7 +292,7 @@ impl Talker {
     fn frames_of(&self, reference: &Reference) -> Result<Vec<Vec<f32>>> {
         let groups = self.config().code_groups;
         if !reference.codes.len().is_multiple_of(groups) {
-            return Err(Error::CodesShape { found: reference.codes.len(), groups });
+            return Err(Error::NotWholeFrames { found: reference.codes.len(), groups });
         }
         let bos = self.rows().codec(self.config().codec_ids.bos);
         let frames = reference.codes.chunks_exact(groups).map(|codes| self.rows().frame(codes));

@@ -5,6 +5,7 @@ use mk_model::text::Tokenizer;
 use mk_tts::config::SpeechSampling;
 use mk_tts::talker::prompt::{self, PromptSpec, SpeakerRow};
 use mk_tts::talker::{self, Frames, Talker, TextFeed, TextLayout, TextToken};
+use mk_tts::text::SpokenToken;
 
 use super::reference::{Errors, Rows, Utterance, Voice};
 use crate::parity::compare::relative_error;
@@ -41,7 +42,7 @@ pub fn utterance(
     let opening = talker.opening(&spec, &mut feed)?;
     let prompt = [&prefix[..], &opening].concat();
     let follow: Vec<u32> =
-        (0..frames).map(|_| feed.next(talker.config())).collect::<Result<_, _>>()?;
+        (0..frames).map(|_| feed.next_id(talker.config())).collect::<Result<_, _>>()?;
     let forced = talker.forced(&prompt, &expected.codes, &follow)?;
 
     // As a user runs it: the constant rows first, then the text with the loop.
@@ -54,11 +55,11 @@ pub fn utterance(
     while codes.len() < expected.codes.len()
         || (expected.ended && codes.len() == expected.codes.len())
     {
-        let Some(frame) = run.next()? else {
+        let Some(frame) = run.next_frame()? else {
             ended = true;
             break;
         };
-        run.feed(&frame, feed.next(talker.config())?)?;
+        run.feed(&frame, feed.next_id(talker.config())?)?;
         codes.extend(frame);
     }
 
@@ -130,9 +131,12 @@ fn request(
 }
 
 /// The text without the role before it and the five tokens after it.
-fn text_tokens(ids: &[u32]) -> Result<Vec<TextToken>> {
+fn text_tokens(ids: &[u32]) -> Result<Vec<SpokenToken>> {
     let [_, _, _, text @ .., _, _, _, _, _] = ids else { bail!("text_ids are too few") };
-    Ok(text.iter().map(|id| TextToken { id: *id, text: 0..0 }).collect())
+    Ok(text
+        .iter()
+        .map(|id| SpokenToken { token: TextToken { id: *id, text: 0..0 }, syllables: 0.0 })
+        .collect())
 }
 
 fn other_ids(tokenizer: &Tokenizer, expected: &Utterance) -> Result<Option<&'static str>> {

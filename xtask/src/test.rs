@@ -57,6 +57,13 @@ fn tasks(root: &Path) -> Result<()> {
     cargo("synth .mk/test/other --seed 1")?;
     let other = format!("{xtask} parity --model .mk/test/other --reference {reference}");
     ensure!(output(root, &other).is_err(), "parity held for another model's reference");
+    let reference = format!("{}/tiny-base", goldens::SPEECH_FOLDER);
+    cargo("synth .mk/test/speech --tts base")?;
+    cargo(&format!("parity --model .mk/test/speech --reference {reference} --dtype f32"))?;
+    cargo(&format!("parity --model .mk/test/speech --reference {reference} --dtype bf16"))?;
+    cargo("synth .mk/test/other-speech --tts base --seed 1")?;
+    let other = format!("{xtask} parity --model .mk/test/other-speech --reference {reference}");
+    ensure!(output(root, &other).is_err(), "parity held for another model's speech");
     cargo("bench --model .mk/test/tiny --positions 0,64 --prefill 64 --no-peers")?;
     cargo("fuzz --runs 2000")
 }

@@ -49,14 +49,19 @@ impl LoadArgs {
     /// Those of [`Model::load_with_progress`].
     pub fn load(&self, checkpoint: &Checkpoint) -> Result<Model> {
         let bar = progress_bar();
+        let options = self.model_options();
+        let model = Model::load_with_progress(checkpoint, &options, &mut |p| show(&bar, p))?;
+        bar.finish_and_clear();
+        Ok(model)
+    }
+
+    /// What the flags say of how to load a model.
+    pub fn model_options(&self) -> ModelOptions {
         let device = match self.backend {
             BackendArg::Cpu => Device::Cpu(CpuOptions { threads: self.threads, isa: None }),
             BackendArg::Cuda => Device::Cuda(0),
         };
-        let options = ModelOptions { device, precision: self.precision() };
-        let model = Model::load_with_progress(checkpoint, &options, &mut |p| show(&bar, p))?;
-        bar.finish_and_clear();
-        Ok(model)
+        ModelOptions { device, precision: self.precision() }
     }
 
     /// What to compute with.
@@ -74,8 +79,14 @@ impl LoadArgs {
 /// # Errors
 /// Those of [`hub::locate`].
 pub fn locate(model: &str) -> Result<PathBuf> {
+    locate_with(model, &[])
+}
+
+/// As [`locate`], with files that are in folders of the repository.
+pub(crate) fn locate_with(model: &str, also: &[&str]) -> Result<PathBuf> {
     let bar = progress_bar();
-    let options = HubOptions::from_vars(|name| std::env::var(name).ok());
+    let also = also.iter().map(ToString::to_string).collect();
+    let options = HubOptions { also, ..HubOptions::from_vars(|name| std::env::var(name).ok()) };
     let dir = hub::locate(model, &options, &mut |p| show(&bar, p))?;
     bar.finish_and_clear();
     Ok(dir)

@@ -49,14 +49,13 @@ impl LoadArgs {
     /// Those of [`Model::load_with_progress`].
     pub fn load(&self, checkpoint: &Checkpoint) -> Result<Model> {
         let bar = progress_bar();
-        let options = self.model_options();
-        let model = Model::load_with_progress(checkpoint, &options, &mut |p| show(&bar, p))?;
+        let model = Model::load_with_progress(checkpoint, &self.options(), &mut |p| show(&bar, p))?;
         bar.finish_and_clear();
         Ok(model)
     }
 
-    /// What the flags say of how to load a model.
-    pub fn model_options(&self) -> ModelOptions {
+    /// The same for what loads by itself.
+    pub fn options(&self) -> ModelOptions {
         let device = match self.backend {
             BackendArg::Cpu => Device::Cpu(CpuOptions { threads: self.threads, isa: None }),
             BackendArg::Cuda => Device::Cuda(0),

@@ -55,7 +55,7 @@ impl SpeechArgs {
             ..RuntimeOptions::default()
         };
         let options = TtsOptions {
-            model: self.load.model_options(),
+            model: self.load.options(),
             runtime,
             cache_dir: Some(repo_root()?.join(".mk/codec")),
         };

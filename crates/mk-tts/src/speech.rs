@@ -326,12 +326,12 @@ impl Speech {
                 self.finish = Some(Finish::Context);
                 return Ok(None);
             }
-            let id = segment.feed.next(self.tts.config())?;
+            let id = segment.feed.next_id(self.tts.config())?;
             segment.frames.feed(&last, id)?;
             self.note_fed();
         }
         let Some(segment) = &mut self.segment else { return Ok(None) };
-        let Some(frame) = segment.frames.next()? else {
+        let Some(frame) = segment.frames.next_frame()? else {
             self.end_segment(None);
             return Ok(None);
         };

@@ -164,7 +164,7 @@ impl<'a> TextFeed<'a> {
     ///
     /// # Errors
     /// Those of the source.
-    pub fn next(&mut self, config: &TtsConfig) -> Result<u32> {
+    pub fn next_id(&mut self, config: &TtsConfig) -> Result<u32> {
         if let Some(id) = self.before.pop_front() {
             return Ok(id);
         }
@@ -188,7 +188,7 @@ impl<'a> TextFeed<'a> {
     fn rest(&mut self, config: &TtsConfig) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
         while !self.ended {
-            ids.push(self.next(config)?);
+            ids.push(self.next_id(config)?);
         }
         Ok(ids)
     }
@@ -245,7 +245,7 @@ impl Talker {
         let (pad, bos) = (config.codec_ids.pad, config.codec_ids.bos);
         match (&spec.reference, spec.layout) {
             (None, TextLayout::Streaming) => {
-                let first = feed.next(config)?;
+                let first = feed.next_id(config)?;
                 Ok(sum(&all.text(&[first])?, &all.codec(bos)?))
             }
             (None, TextLayout::Whole) => {
@@ -258,7 +258,7 @@ impl Talker {
                 let columns = self.reference_columns(spec.layout, reference)?;
                 let known = reference.text.len().min(columns.len());
                 feed.before.extend(&reference.text[known..]);
-                let ids = columns[known..].iter().map(|_| feed.next(config));
+                let ids = columns[known..].iter().map(|_| feed.next_id(config));
                 self.over(&ids.collect::<Result<Vec<_>>>()?, &columns[known..])
             }
             (Some(reference), TextLayout::Whole) => {

@@ -12,9 +12,8 @@ use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use mk_examples::{Pieces, SpeechArgs, locate_speech, synthetic_speech_model};
 use mk_tts::audio::{self, SampleFormat, WavWriter};
-use mk_tts::config::ModelType as Loaded;
+use mk_tts::config::ModelType;
 use mk_tts::guard::GuardOptions;
-use mk_tts::synth::ModelType;
 use mk_tts::talker::TextLayout;
 use mk_tts::text::{LiveOptions, TextWriter};
 use mk_tts::{Chunk, Error, Finish, SpeakOptions, Speech, Tts, Voice};
@@ -156,10 +155,10 @@ fn voice(args: &Args, tts: &Tts) -> Result<Voice> {
     let instruction = args.instruct.as_deref();
     let voice = match tts.config().model_type {
         _ if args.voice_file.is_some() || args.ref_audio.is_some() => cloned(args, tts)?,
-        Loaded::Base if args.voice.is_none() => {
+        ModelType::Base if args.voice.is_none() => {
             bail!("this model clones voices: give it one with --ref-audio or --voice-file")
         }
-        Loaded::VoiceDesign if args.voice.is_none() => {
+        ModelType::VoiceDesign if args.voice.is_none() => {
             let Some(description) = instruction else {
                 bail!("this model designs voices: describe one with --instruct")
             };

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
+use mk_tts::config::ModelType;
 use mk_tts::runtime::{EngineChoice, RuntimeOptions};
-use mk_tts::synth::{ModelType, Spec};
+use mk_tts::synth::Spec;
 use mk_tts::{Tts, TtsOptions};
 
 use crate::load::{LoadArgs, locate_with, repo_root};
@@ -76,7 +77,7 @@ pub fn locate_speech(model: &str) -> Result<PathBuf> {
 /// # Errors
 /// The folder cannot be written.
 pub fn synthetic_speech_model(model_type: ModelType) -> Result<PathBuf> {
-    let dir = repo_root()?.join(format!(".mk/synthetic-tts-{}", model_type.name()));
+    let dir = repo_root()?.join(format!(".mk/synthetic-tts-{model_type}"));
     if !dir.join("config.json").exists() {
         // With an end that it finds after some seconds, rather than where a guard sets it.
         let spec = Spec { eos_gain: 3.0, ..Spec::tiny(model_type) };

@@ -3,7 +3,10 @@
 mod config;
 mod decoder;
 mod decoder_graph;
+mod encoder;
+mod encoder_graph;
 mod fold;
 
 pub use config::{CodecConfig, DecoderConfig, EncoderConfig};
 pub use decoder::{CodecDecoder, CodecStream};
+pub use encoder::{CodecEncoder, MAX_SECONDS};

@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use mk_model::Dtype;
 use mk_model::synth::{RopeLayout, Spec};
-use mk_tts::synth::{ModelType, Spec as TtsSpec};
+use mk_tts::config::ModelType;
+use mk_tts::synth::Spec as TtsSpec;
 
 /// Write a random checkpoint in the Hugging Face layout, from a seed.
 #[derive(Debug, clap::Args)]

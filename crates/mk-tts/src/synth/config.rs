@@ -3,7 +3,8 @@
 use mk_model::Dtype;
 use serde_json::{Map, Value, json};
 
-use super::{Decoder, ModelType, Spec, TextIds};
+use super::{Decoder, Spec, TextIds};
+use crate::config::ModelType;
 
 /// Languages and their ids in the published models.
 const LANGUAGES: [(&str, usize); 10] = [
@@ -50,7 +51,7 @@ pub(super) fn talker(spec: &Spec, text: TextIds) -> Value {
         "model_type": "qwen3_tts",
         "tokenizer_type": "qwen3_tts_tokenizer_12hz",
         "tts_model_size": spec.model_size,
-        "tts_model_type": spec.model_type.name(),
+        "tts_model_type": spec.model_type.to_string(),
         "talker_config": talker_config(spec),
         "torch_dtype": match spec.dtype {
             Dtype::Bf16 => "bfloat16",

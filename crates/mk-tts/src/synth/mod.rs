@@ -18,6 +18,7 @@ use mk_model::error::Problem;
 use mk_model::synth::file;
 use mk_model::synth::tensors::{self, Tensor};
 
+use crate::config::ModelType;
 use crate::error::{Error, Result};
 
 pub use shape::{CodecDecoder, CodecEncoder, Decoder, SpeakerEncoder};
@@ -26,31 +27,6 @@ pub use shape::{CodecDecoder, CodecEncoder, Decoder, SpeakerEncoder};
 const CODEC: &str = "speech_tokenizer";
 /// Ids of the talker's vocabulary that are no codes: control, languages and speakers.
 const CONTROL_IDS: usize = 1024;
-
-/// Which of the three kinds of checkpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ModelType {
-    /// Clones voices; has a speaker encoder.
-    Base,
-    /// Has nine voices of its own.
-    CustomVoice,
-    /// Makes a voice from a description.
-    VoiceDesign,
-}
-
-impl ModelType {
-    /// All three.
-    pub const ALL: [Self; 3] = [Self::Base, Self::CustomVoice, Self::VoiceDesign];
-
-    /// The name in `config.json`: `base`, `custom_voice` or `voice_design`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Base => "base",
-            Self::CustomVoice => "custom_voice",
-            Self::VoiceDesign => "voice_design",
-        }
-    }
-}
 
 /// What a synthetic checkpoint is to be.
 #[derive(Debug, Clone, PartialEq)]

@@ -16,16 +16,16 @@ fn json(dir: &Path, name: &str) -> serde_json::Value {
         .expect("JSON")
 }
 
-/// The files of the published repositories; ours have an entry of 32 bytes more in their headers.
+/// The files of the published repositories. Some of those lack an entry that ours have, 32 bytes of the header.
 #[test]
 fn files_are_as_long_as_the_published_ones() {
     let size = |preset: &str, model_type| {
         let spec = Spec::preset(preset, model_type).expect("a preset");
-        tensors::file_size(&spec.talker_tensors(), spec.dtype) - 32
+        tensors::file_size(&spec.talker_tensors(), spec.dtype)
     };
-    assert_eq!(size("0.6b", ModelType::Base), 1_829_344_272);
+    assert_eq!(size("0.6b", ModelType::Base) - 32, 1_829_344_272);
     assert_eq!(size("0.6b", ModelType::CustomVoice), 1_811_626_576);
-    assert_eq!(size("1.7b", ModelType::Base), 3_857_413_744);
+    assert_eq!(size("1.7b", ModelType::Base) - 32, 3_857_413_744);
     assert_eq!(size("1.7b", ModelType::CustomVoice), 3_833_402_552);
     assert_eq!(size("1.7b", ModelType::VoiceDesign), 3_833_402_552);
     let spec = Spec::preset("0.6b", ModelType::Base).expect("a preset");
@@ -43,7 +43,7 @@ fn every_preset_has_a_name() {
 
 #[test]
 fn a_checkpoint_has_the_published_files() {
-    for model_type in ModelType::ALL {
+    for model_type in [ModelType::Base, ModelType::CustomVoice, ModelType::VoiceDesign] {
         let dir = written(&Spec::tiny(model_type));
         let mut names = Vec::new();
         let mut bytes = 0;
@@ -71,8 +71,9 @@ fn a_checkpoint_has_the_published_files() {
         ];
         assert_eq!(names, expected);
         assert!(bytes < 10_000_000, "{bytes} bytes");
+        crate::config::TtsConfig::open(dir.path()).expect("a config we can read");
         let config = json(dir.path(), "config.json");
-        assert_eq!(config["tts_model_type"], model_type.name());
+        assert_eq!(config["tts_model_type"], model_type.to_string());
         let cloning = config.get("speaker_encoder_config").is_some();
         assert_eq!(cloning, model_type == ModelType::Base);
         let tensors = TensorFiles::open(dir.path()).expect("safetensors");

@@ -11,7 +11,7 @@ const MIN_FRAMES: usize = 2;
 
 /// A speech in the making: the caches of the talker and of the code predictor.
 ///
-/// Every turn of the loop is [`Frames::next`], which completes a frame or finds the end, and [`Frames::feed`], which gives the frame
+/// Every turn of the loop is [`Frames::next_frame`], which completes a frame or finds the end, and [`Frames::feed`], which gives the frame
 /// back to the talker together with the next token of the text. Between the two there is all the time that the text needs
 /// to arrive.
 pub struct Frames {
@@ -81,7 +81,7 @@ impl Frames {
     ///
     /// # Errors
     /// Those of the decoder.
-    pub fn next(&mut self) -> Result<Option<Vec<u32>>> {
+    pub fn next_frame(&mut self) -> Result<Option<Vec<u32>>> {
         let Next { first, hidden } = &self.next;
         if *first == self.talker.config().codec_ids.eos {
             return Ok(None);

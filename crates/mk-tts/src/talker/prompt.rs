@@ -19,6 +19,7 @@ use mk_model::text::Tokenizer;
 use super::{Talker, rows};
 use crate::config::TtsConfig;
 use crate::error::{Error, Result};
+use crate::text::position::SpokenToken;
 
 /// How the text comes to the talker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -130,33 +131,23 @@ pub fn language_id(
 pub struct TextFeed<'a> {
     /// Tokens that are no text of the caller's: what of a reference's text did not fit its frames.
     before: VecDeque<u32>,
-    source: Box<dyn FnMut() -> Result<Option<TextToken>> + Send + 'a>,
+    source: Box<dyn FnMut() -> Result<Option<SpokenToken>> + Send + 'a>,
     ended: bool,
-    tokens: usize,
-    fed: usize,
+    /// Tokens given out and not taken note of yet.
+    fed: Vec<SpokenToken>,
 }
 
 impl<'a> TextFeed<'a> {
     /// A feed from `source`, which gives the next token, waits for it, or says with `None` that there is none.
-    pub fn new(source: impl FnMut() -> Result<Option<TextToken>> + Send + 'a) -> Self {
+    pub fn new(source: impl FnMut() -> Result<Option<SpokenToken>> + Send + 'a) -> Self {
         let source = Box::new(source);
-        Self { before: VecDeque::new(), source, ended: false, tokens: 0, fed: 0 }
+        Self { before: VecDeque::new(), source, ended: false, fed: Vec::new() }
     }
 
     /// A feed of a text that is known.
-    pub fn of(tokens: Vec<TextToken>) -> Self {
+    pub fn of(tokens: Vec<SpokenToken>) -> Self {
         let mut tokens = tokens.into_iter();
         Self::new(move || Ok(tokens.next()))
-    }
-
-    /// Tokens of the text given out so far.
-    pub fn tokens(&self) -> usize {
-        self.tokens
-    }
-
-    /// End, in bytes of the text, of what was given out so far.
-    pub fn fed(&self) -> usize {
-        self.fed
     }
 
     /// Whether the end of the text was given out.
@@ -164,11 +155,16 @@ impl<'a> TextFeed<'a> {
         self.ended
     }
 
+    /// The tokens given out since this was asked last.
+    pub fn take_fed(&mut self) -> Vec<SpokenToken> {
+        std::mem::take(&mut self.fed)
+    }
+
     /// The next id for the talker.
     ///
     /// # Errors
     /// Those of the source.
-    pub fn next(&mut self, config: &TtsConfig) -> Result<u32> {
+    pub fn next_id(&mut self, config: &TtsConfig) -> Result<u32> {
         if let Some(id) = self.before.pop_front() {
             return Ok(id);
         }
@@ -177,9 +173,9 @@ impl<'a> TextFeed<'a> {
         }
         match (self.source)()? {
             Some(token) => {
-                self.tokens += 1;
-                self.fed = token.text.end;
-                Ok(token.id)
+                let id = token.token.id;
+                self.fed.push(token);
+                Ok(id)
             }
             None => {
                 self.ended = true;
@@ -192,7 +188,7 @@ impl<'a> TextFeed<'a> {
     fn rest(&mut self, config: &TtsConfig) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
         while !self.ended {
-            ids.push(self.next(config)?);
+            ids.push(self.next_id(config)?);
         }
         Ok(ids)
     }
@@ -249,7 +245,7 @@ impl Talker {
         let (pad, bos) = (config.codec_ids.pad, config.codec_ids.bos);
         match (&spec.reference, spec.layout) {
             (None, TextLayout::Streaming) => {
-                let first = feed.next(config)?;
+                let first = feed.next_id(config)?;
                 Ok(sum(&all.text(&[first])?, &all.codec(bos)?))
             }
             (None, TextLayout::Whole) => {
@@ -262,7 +258,7 @@ impl Talker {
                 let columns = self.reference_columns(spec.layout, reference)?;
                 let known = reference.text.len().min(columns.len());
                 feed.before.extend(&reference.text[known..]);
-                let ids = columns[known..].iter().map(|_| feed.next(config));
+                let ids = columns[known..].iter().map(|_| feed.next_id(config));
                 self.over(&ids.collect::<Result<Vec<_>>>()?, &columns[known..])
             }
             (Some(reference), TextLayout::Whole) => {
@@ -296,7 +292,7 @@ impl Talker {
     fn frames_of(&self, reference: &Reference) -> Result<Vec<Vec<f32>>> {
         let groups = self.config().code_groups;
         if !reference.codes.len().is_multiple_of(groups) {
-            return Err(Error::CodesShape { found: reference.codes.len(), groups });
+            return Err(Error::NotWholeFrames { found: reference.codes.len(), groups });
         }
         let bos = self.rows().codec(self.config().codec_ids.bos);
         let frames = reference.codes.chunks_exact(groups).map(|codes| self.rows().frame(codes));

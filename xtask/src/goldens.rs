@@ -217,8 +217,7 @@ mod tests {
             let rten = RuntimeOptions { engine: EngineChoice::Rten, ..RuntimeOptions::default() };
             let runtime = Runtime::open(&rten).unwrap();
             // The codec knows one precision only.
-            for (precision, runtime) in
-                [(Precision::F32, Some(&runtime)), (Precision::Bf16, None)]
+            for (precision, runtime) in [(Precision::F32, Some(&runtime)), (Precision::Bf16, None)]
             {
                 let options = ModelOptions { precision, ..ModelOptions::default() };
                 crate::parity::check_speech(dir.path(), &reference, &options, runtime).unwrap();

@@ -407,6 +407,13 @@ impl GraphBuilder {
         let amounts = self.integers(&[amounts.len()], &amounts);
         self.node("Pad", &[x, amounts, value], Vec::new())
     }
+
+    /// Adds places `before` and `after` the elements of each dimension that mirror those within.
+    pub fn pad_mirrored(&mut self, x: Edge, before: &[i64], after: &[i64]) -> Edge {
+        let amounts: Vec<i64> = before.iter().chain(after).copied().collect();
+        let amounts = self.integers(&[amounts.len()], &amounts);
+        self.node("Pad", &[x, amounts], vec![("mode", Attribute::String("reflect"))])
+    }
 }
 
 /// How a 1-D convolution steps.

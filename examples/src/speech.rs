@@ -18,8 +18,9 @@ const CODEC_FILES: [&str; 2] =
 /// On what a speech model runs.
 #[derive(Debug, Clone, clap::Args)]
 pub struct SpeechArgs {
+    /// On what the decoders run.
     #[command(flatten)]
-    load: LoadArgs,
+    pub load: LoadArgs,
     /// What runs the codec
     #[arg(long, value_enum, default_value_t = EngineArg::Auto)]
     engine: EngineArg,

@@ -114,7 +114,7 @@ fn speech(args: &Args, dir: &Path) -> Result<()> {
 }
 
 /// Whether `config.json` is that of a Qwen3-TTS.
-fn is_speech(dir: &Path) -> bool {
+pub fn is_speech(dir: &Path) -> bool {
     let config = std::fs::read(dir.join("config.json")).unwrap_or_default();
     serde_json::from_slice::<serde_json::Value>(&config)
         .is_ok_and(|config| config["model_type"] == "qwen3_tts")

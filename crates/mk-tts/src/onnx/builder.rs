@@ -255,17 +255,38 @@ impl GraphBuilder {
 
     /// 1-D convolution of `x` [1, in, t] with `weight` [out, in / groups, k], padded with `pads` zeros (left, right).
     pub fn conv(&mut self, x: Edge, weight: Edge, bias: Option<Edge>, conv: Conv) -> Edge {
-        let mut attributes = vec![
-            ("dilations", Attribute::Ints(vec![conv.dilation as i64])),
-            ("pads", Attribute::Ints(vec![conv.pads.0 as i64, conv.pads.1 as i64])),
-            ("strides", Attribute::Ints(vec![conv.stride as i64])),
+        let ints = |values: &[usize]| Attribute::Ints(values.iter().map(|&n| n as i64).collect());
+        let attributes = vec![
+            ("dilations", ints(&[conv.dilation])),
+            ("group", Attribute::Int(conv.groups as i64)),
+            ("pads", ints(&[conv.pads.0, conv.pads.1])),
+            ("strides", ints(&[conv.stride])),
         ];
-        if conv.groups != 1 {
-            attributes.push(("group", Attribute::Int(conv.groups as i64)));
-        }
-        let inputs =
-            [Some(x), Some(weight), bias].into_iter().take(2 + usize::from(bias.is_some()));
-        self.append("Conv", inputs.collect(), 1, attributes)[0]
+        self.conv_node(x, weight, bias, attributes)
+    }
+
+    /// The same as a 2-D convolution of height 1, `x` being [1, in, 1, t] and `weight` [out, in / groups, 1, k]: ONNX
+    /// Runtime has faster kernels for two dimensions than for one.
+    pub fn flat_conv(&mut self, x: Edge, weight: Edge, bias: Option<Edge>, conv: Conv) -> Edge {
+        let ints = |values: &[usize]| Attribute::Ints(values.iter().map(|&n| n as i64).collect());
+        let attributes = vec![
+            ("dilations", ints(&[1, conv.dilation])),
+            ("group", Attribute::Int(conv.groups as i64)),
+            ("pads", ints(&[0, conv.pads.0, 0, conv.pads.1])),
+            ("strides", ints(&[1, conv.stride])),
+        ];
+        self.conv_node(x, weight, bias, attributes)
+    }
+
+    fn conv_node(
+        &mut self,
+        x: Edge,
+        weight: Edge,
+        bias: Option<Edge>,
+        attributes: Vec<(&'static str, Attribute)>,
+    ) -> Edge {
+        let inputs = [x, weight].into_iter().chain(bias).map(Some).collect();
+        self.append("Conv", inputs, 1, attributes)[0]
     }
 
     /// 1-D transposed convolution of `x` [1, in, t] with `weight` [in, out, k]: [1, out, (t - 1) * stride + k].
@@ -380,11 +401,18 @@ impl GraphBuilder {
         self.node("Clip", &[x, low, high], Vec::new())
     }
 
-    /// Pads the dimensions: `before` and `after` for each. `mode` is `constant` (zeros), `reflect` or `edge`.
-    pub fn pad(&mut self, x: Edge, before: &[i64], after: &[i64], mode: &'static str) -> Edge {
+    /// Adds places with this value (a scalar) `before` and `after` the elements of each dimension.
+    pub fn pad(&mut self, x: Edge, before: &[i64], after: &[i64], value: Edge) -> Edge {
         let amounts: Vec<i64> = before.iter().chain(after).copied().collect();
         let amounts = self.integers(&[amounts.len()], &amounts);
-        self.node("Pad", &[x, amounts], vec![("mode", Attribute::String(mode))])
+        self.node("Pad", &[x, amounts, value], Vec::new())
+    }
+
+    /// Adds places `before` and `after` the elements of each dimension that mirror those within.
+    pub fn pad_mirrored(&mut self, x: Edge, before: &[i64], after: &[i64]) -> Edge {
+        let amounts: Vec<i64> = before.iter().chain(after).copied().collect();
+        let amounts = self.integers(&[amounts.len()], &amounts);
+        self.node("Pad", &[x, amounts], vec![("mode", Attribute::String("reflect"))])
     }
 }
 

@@ -44,7 +44,7 @@ impl CodecEncoder {
         let folders: Vec<&Path> = [Some(dir), cache_dir].into_iter().flatten().collect();
         let groups = config.encoder_valid_num_quantizers;
         let fingerprint = Fingerprint {
-            version: encoder_graph::VERSION,
+            code: encoder_graph::CODE,
             config: &format!("{:?} {groups}", config.encoder),
             prefix: "encoder.",
         };

@@ -289,20 +289,6 @@ impl GraphBuilder {
         self.append("Conv", inputs, 1, attributes)[0]
     }
 
-    /// 1-D transposed convolution of `x` [1, in, t] with `weight` [in, out, k]: [1, out, (t - 1) * stride + k].
-    pub fn conv_transpose(
-        &mut self,
-        x: Edge,
-        weight: Edge,
-        bias: Option<Edge>,
-        stride: usize,
-    ) -> Edge {
-        let attributes = vec![("strides", Attribute::Ints(vec![stride as i64]))];
-        let inputs =
-            [Some(x), Some(weight), bias].into_iter().take(2 + usize::from(bias.is_some()));
-        self.append("ConvTranspose", inputs.collect(), 1, attributes)[0]
-    }
-
     /// Normalises the last dimension to mean 0 and variance 1, then scales and shifts it.
     pub fn layer_norm(&mut self, x: Edge, scale: Edge, shift: Edge, epsilon: f32) -> Edge {
         let attributes = vec![("axis", Attribute::Int(-1)), ("epsilon", Attribute::Float(epsilon))];
@@ -401,11 +387,11 @@ impl GraphBuilder {
         self.node("Clip", &[x, low, high], Vec::new())
     }
 
-    /// Adds places with this value (a scalar) `before` and `after` the elements of each dimension.
-    pub fn pad(&mut self, x: Edge, before: &[i64], after: &[i64], value: Edge) -> Edge {
+    /// Adds places `before` and `after` the elements of each dimension. `mode` is `constant` (zeros), `reflect` or `edge`.
+    pub fn pad(&mut self, x: Edge, before: &[i64], after: &[i64], mode: &'static str) -> Edge {
         let amounts: Vec<i64> = before.iter().chain(after).copied().collect();
         let amounts = self.integers(&[amounts.len()], &amounts);
-        self.node("Pad", &[x, amounts, value], Vec::new())
+        self.node("Pad", &[x, amounts], vec![("mode", Attribute::String(mode))])
     }
 
     /// Adds places `before` and `after` the elements of each dimension that mirror those within.

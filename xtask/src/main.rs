@@ -5,6 +5,7 @@ mod doctor;
 mod fuzz;
 mod goldens;
 mod parity;
+mod picture;
 mod setup;
 mod synth;
 mod test;
@@ -19,6 +20,7 @@ enum Task {
     Fuzz(fuzz::Args),
     Goldens(goldens::Args),
     Parity(parity::Args),
+    Picture(picture::Args),
     Setup(setup::Args),
     Synth(synth::Args),
     Test(test::Args),
@@ -31,6 +33,7 @@ fn main() -> anyhow::Result<()> {
         Task::Fuzz(args) => fuzz::run(&args, &mk_examples::repo_root()?),
         Task::Goldens(args) => goldens::run(&args),
         Task::Parity(args) => parity::run(&args),
+        Task::Picture(args) => picture::run(&args),
         Task::Setup(args) => setup::run(&args, &mk_examples::repo_root()?),
         Task::Synth(args) => synth::run(&args),
         Task::Test(args) => test::run(&args),

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
+use mk_tts::codec::CodecEncoder;
 use mk_tts::mk_model::checkpoint::TensorFiles;
 use mk_tts::runtime::{EngineChoice, Runtime, RuntimeOptions};
 use mk_tts::speaker::SpeakerEncoder;
@@ -109,6 +110,36 @@ fn voices() {
                 let error = relative(&voice, &golden);
                 println!("{}: {length} samples: {error:e}", runtime.describe());
                 assert!(error < 1e-5, "{}, {length} samples: off by {error:e}", runtime.describe());
+            }
+        }
+    }
+}
+
+/// By how much the second nearest entry must be farther than the nearest, relative to it, for rounding not to decide.
+const NEAR_TIE: f32 = 1e-5;
+
+#[test]
+fn codes() {
+    for mut reference in references() {
+        let folder = reference.dir.join("speech_tokenizer");
+        for runtime in runtimes() {
+            let cache = tempfile::tempdir().unwrap();
+            let encoder = CodecEncoder::open(&folder, &runtime, Some(cache.path())).unwrap();
+            let groups = encoder.groups();
+            for length in reference.lengths() {
+                let golden = reference.array::<i32>(&format!("codes_{length}"));
+                let margins = reference.array::<f32>(&format!("margin_{length}"));
+                let codes = encoder.encode(&sound(length)).unwrap();
+                let frames = length.div_ceil(encoder.samples_per_frame());
+                assert_eq!((codes.len(), golden.len()), (frames * groups, frames * groups));
+                // The codes of a frame after one that differs are those of another residual.
+                let differ = (0..frames).filter_map(|frame| {
+                    (frame * groups..(frame + 1) * groups).find(|i| codes[*i] != golden[*i] as u32)
+                });
+                let differ: Vec<f32> = differ.map(|i| margins[i]).collect();
+                let what = format!("{}: {length} samples", runtime.describe());
+                println!("{what}: {} of {frames} frames differ, at {differ:?}", differ.len());
+                assert!(differ.iter().all(|margin| *margin < NEAR_TIE), "{what}: {differ:?}");
             }
         }
     }

@@ -51,8 +51,6 @@ pub enum Attribute {
     Ints(Vec<i64>),
     /// A number.
     Float(f32),
-    /// A word.
-    String(&'static str),
 }
 
 /// A graph under construction.
@@ -358,13 +356,6 @@ impl GraphBuilder {
         self.node("ArgMax", &[x], attributes)
     }
 
-    /// Size of dimension `axis` of `x`, as an i64 scalar.
-    pub fn size(&mut self, x: Edge, axis: i64) -> Edge {
-        let shape = self.node("Shape", &[x], Vec::new());
-        let axis = self.integers(&[], &[axis]);
-        self.gather(shape, axis, 0)
-    }
-
     /// Limits to `low..=high`.
     pub fn clip(&mut self, x: Edge, low: f32, high: f32) -> Edge {
         let (low, high) = (self.scalar(low), self.scalar(high));
@@ -462,9 +453,6 @@ fn attribute((name, value): (&'static str, Attribute)) -> AttributeProto {
         Attribute::Int(i) => (AttributeType::Int, AttributeProto { i: Some(i), ..named }),
         Attribute::Ints(ints) => (AttributeType::Ints, AttributeProto { ints, ..named }),
         Attribute::Float(f) => (AttributeType::Float, AttributeProto { f: Some(f), ..named }),
-        Attribute::String(s) => {
-            (AttributeType::String, AttributeProto { s: Some(s.into()), ..named })
-        }
     };
     AttributeProto { r#type: Some(kind as i32), ..filled }
 }

@@ -54,6 +54,7 @@ impl SpeechArgs {
                 EngineArg::Rten => EngineChoice::Rten,
             },
             threads: self.load.threads,
+            cuda: (self.load.backend == BackendArg::Cuda).then_some(0),
             ..onnx::search(self.onnx_runtime.clone())
         };
         let options = TtsOptions {

@@ -358,22 +358,6 @@ impl GraphBuilder {
         self.node("ArgMax", &[x], attributes)
     }
 
-    /// `a` where `condition` holds, otherwise `b`; broadcast.
-    pub fn select(&mut self, condition: Edge, a: Edge, b: Edge) -> Edge {
-        self.node("Where", &[condition, a, b], Vec::new())
-    }
-
-    /// Numbers of another type.
-    pub fn cast(&mut self, x: Edge, to: Element) -> Edge {
-        self.node("Cast", &[x], vec![("to", Attribute::Int(to as i64))])
-    }
-
-    /// `0..n` for the i64 scalar `n`.
-    pub fn range(&mut self, n: Edge) -> Edge {
-        let (zero, one) = (self.integers(&[], &[0]), self.integers(&[], &[1]));
-        self.node("Range", &[zero, n, one], Vec::new())
-    }
-
     /// Size of dimension `axis` of `x`, as an i64 scalar.
     pub fn size(&mut self, x: Edge, axis: i64) -> Edge {
         let shape = self.node("Shape", &[x], Vec::new());
@@ -385,13 +369,6 @@ impl GraphBuilder {
     pub fn clip(&mut self, x: Edge, low: f32, high: f32) -> Edge {
         let (low, high) = (self.scalar(low), self.scalar(high));
         self.node("Clip", &[x, low, high], Vec::new())
-    }
-
-    /// Adds places `before` and `after` the elements of each dimension. `mode` is `constant` (zeros), `reflect` or `edge`.
-    pub fn pad(&mut self, x: Edge, before: &[i64], after: &[i64], mode: &'static str) -> Edge {
-        let amounts: Vec<i64> = before.iter().chain(after).copied().collect();
-        let amounts = self.integers(&[amounts.len()], &amounts);
-        self.node("Pad", &[x, amounts], vec![("mode", Attribute::String(mode))])
     }
 
     /// Adds places `before` and `after` the elements of each dimension that mirror those within.

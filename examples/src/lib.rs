@@ -1,7 +1,8 @@
-//! What the examples and the project's tasks share: the flags by which a program finds and loads a model, and text that
-//! comes piece by piece.
+//! What the examples and the project's tasks share: the flags by which a program finds and loads a model, where it finds
+//! ONNX Runtime, and text that comes piece by piece.
 
 mod load;
+pub mod onnx;
 mod pieces;
 mod speech;
 

@@ -9,7 +9,8 @@ use mk_tts::runtime::{EngineChoice, RuntimeOptions};
 use mk_tts::synth::Spec;
 use mk_tts::{Tts, TtsOptions};
 
-use crate::load::{LoadArgs, locate_with, repo_root};
+use crate::load::{BackendArg, LoadArgs, locate_with, repo_root};
+use crate::onnx;
 
 /// What of a repository is not beside its `config.json`.
 const CODEC_FILES: [&str; 2] =
@@ -52,9 +53,9 @@ impl SpeechArgs {
                 EngineArg::Ort => EngineChoice::OnnxRuntime,
                 EngineArg::Rten => EngineChoice::Rten,
             },
-            library: self.onnx_runtime.clone(),
             threads: self.load.threads,
-            ..RuntimeOptions::default()
+            cuda: (self.load.backend == BackendArg::Cuda).then_some(0),
+            ..onnx::search(self.onnx_runtime.clone())
         };
         let options = TtsOptions {
             model: self.load.options(),

@@ -367,8 +367,7 @@ impl Builder<'_> {
         let keys = self.g.slice(keys, 2, 0, -1);
         let values = self.g.slice(values, 2, 0, -1);
         let keys = self.with_past(&format!("layer.{layer}.keys"), keys, 2);
-        let one = self.g.scalar(1.0);
-        let values = self.g.pad(values, &[0; 4], &[0, 0, 0, 1], one);
+        let values = self.with_ones(values);
         let values = self.with_past(&format!("layer.{layer}.values"), values, 2);
         let (keys, values) = (self.repeat(keys), self.repeat(values));
         let keys = self.g.transpose(keys, &[0, 1, 3, 2]);
@@ -390,6 +389,13 @@ impl Builder<'_> {
         let scale = self.weights.wide(&format!("{name}.self_attn_layer_scale.scale"), &[hidden]);
         let out = self.linear(mixed, weight, heads * width, None, Some(&scale));
         self.g.add(x, out)
+    }
+
+    /// `x` [1, heads, frames, width] with a 1 behind each row.
+    fn with_ones(&mut self, x: Edge) -> Edge {
+        let amounts = self.g.integers(&[8], &[0, 0, 0, 0, 0, 0, 0, 1]);
+        let one = self.g.scalar(1.0);
+        self.g.node("Pad", &[x, amounts, one], Vec::new())
     }
 
     /// Each key-value head as often as there are query heads that share it.

@@ -289,20 +289,6 @@ impl GraphBuilder {
         self.append("Conv", inputs, 1, attributes)[0]
     }
 
-    /// 1-D transposed convolution of `x` [1, in, t] with `weight` [in, out, k]: [1, out, (t - 1) * stride + k].
-    pub fn conv_transpose(
-        &mut self,
-        x: Edge,
-        weight: Edge,
-        bias: Option<Edge>,
-        stride: usize,
-    ) -> Edge {
-        let attributes = vec![("strides", Attribute::Ints(vec![stride as i64]))];
-        let inputs =
-            [Some(x), Some(weight), bias].into_iter().take(2 + usize::from(bias.is_some()));
-        self.append("ConvTranspose", inputs.collect(), 1, attributes)[0]
-    }
-
     /// Normalises the last dimension to mean 0 and variance 1, then scales and shifts it.
     pub fn layer_norm(&mut self, x: Edge, scale: Edge, shift: Edge, epsilon: f32) -> Edge {
         let attributes = vec![("axis", Attribute::Int(-1)), ("epsilon", Attribute::Float(epsilon))];
@@ -372,40 +358,10 @@ impl GraphBuilder {
         self.node("ArgMax", &[x], attributes)
     }
 
-    /// `a` where `condition` holds, otherwise `b`; broadcast.
-    pub fn select(&mut self, condition: Edge, a: Edge, b: Edge) -> Edge {
-        self.node("Where", &[condition, a, b], Vec::new())
-    }
-
-    /// Numbers of another type.
-    pub fn cast(&mut self, x: Edge, to: Element) -> Edge {
-        self.node("Cast", &[x], vec![("to", Attribute::Int(to as i64))])
-    }
-
-    /// `0..n` for the i64 scalar `n`.
-    pub fn range(&mut self, n: Edge) -> Edge {
-        let (zero, one) = (self.integers(&[], &[0]), self.integers(&[], &[1]));
-        self.node("Range", &[zero, n, one], Vec::new())
-    }
-
-    /// Size of dimension `axis` of `x`, as an i64 scalar.
-    pub fn size(&mut self, x: Edge, axis: i64) -> Edge {
-        let shape = self.node("Shape", &[x], Vec::new());
-        let axis = self.integers(&[], &[axis]);
-        self.gather(shape, axis, 0)
-    }
-
     /// Limits to `low..=high`.
     pub fn clip(&mut self, x: Edge, low: f32, high: f32) -> Edge {
         let (low, high) = (self.scalar(low), self.scalar(high));
         self.node("Clip", &[x, low, high], Vec::new())
-    }
-
-    /// Adds places with this value (a scalar) `before` and `after` the elements of each dimension.
-    pub fn pad(&mut self, x: Edge, before: &[i64], after: &[i64], value: Edge) -> Edge {
-        let amounts: Vec<i64> = before.iter().chain(after).copied().collect();
-        let amounts = self.integers(&[amounts.len()], &amounts);
-        self.node("Pad", &[x, amounts, value], Vec::new())
     }
 
     /// Adds places `before` and `after` the elements of each dimension that mirror those within.

@@ -52,10 +52,10 @@ fn speak(root: &Path) -> Result<()> {
     let wav = ".mk/test/speech.wav";
     std::fs::create_dir_all(root.join(".mk/test"))?;
     run_cargo(root, &format!("{speak} One,two. -o {wav}"), &[])?;
-    let audio = mk_tts::audio::read(&root.join(wav))?;
+    let audio = mk_tts::audio::read(root.join(wav))?;
     ensure!(audio.rms_db() > -60.0, "speak wrote {:.2} s of silence", audio.seconds());
     run_cargo(root, &format!("{speak} One,two. --layout streaming -o {wav}"), &[])?;
-    let whole = mk_tts::audio::read(&root.join(wav))?;
+    let whole = mk_tts::audio::read(root.join(wav))?;
     let mut live = command(root, &format!("{speak} - -o {wav}"));
     let mut child = live.stdin(Stdio::piped()).spawn()?;
     let mut input = child.stdin.take().context("no way to write to it")?;
@@ -64,7 +64,7 @@ fn speak(root: &Path) -> Result<()> {
     }
     drop(input);
     ensure!(child.wait()?.success(), "speak failed with a text that arrives");
-    let live = mk_tts::audio::read(&root.join(wav))?;
+    let live = mk_tts::audio::read(root.join(wav))?;
     // The codec rounds in another way where it is handed the frames in other portions.
     let near = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-3;
     let same = live.samples.iter().zip(&whole.samples).all(near);

@@ -358,13 +358,6 @@ impl GraphBuilder {
         self.node("ArgMax", &[x], attributes)
     }
 
-    /// Size of dimension `axis` of `x`, as an i64 scalar.
-    pub fn size(&mut self, x: Edge, axis: i64) -> Edge {
-        let shape = self.node("Shape", &[x], Vec::new());
-        let axis = self.integers(&[], &[axis]);
-        self.gather(shape, axis, 0)
-    }
-
     /// Limits to `low..=high`.
     pub fn clip(&mut self, x: Edge, low: f32, high: f32) -> Edge {
         let (low, high) = (self.scalar(low), self.scalar(high));

@@ -71,14 +71,14 @@ fn speak(root: &Path) -> Result<()> {
     ensure!(same && live.seconds() == whole.seconds(), "a text that arrives sounds another way");
     run_cargo(
         root,
-        &format!("run --release --quiet --package xtask -- picture {wav} -o .mk/test/speech.png"),
+        &format!("run --release --quiet --bin xtask -- picture {wav} -o .mk/test/speech.png"),
         &[],
     )
 }
 
 /// The tasks, on the goldens: parity must hold, and must fail where the model is another.
 fn tasks(root: &Path) -> Result<()> {
-    let xtask = "run --release --quiet --package xtask --";
+    let xtask = "run --release --quiet --bin xtask --";
     let cargo = |args: &str| run_cargo(root, &format!("{xtask} {args}"), &[]);
     cargo("doctor")?;
     let reference = format!("{}/tiny.npz", goldens::FOLDER);

@@ -8,7 +8,7 @@ use mk_model::checkpoint::TensorFiles;
 
 use super::CodecConfig;
 use super::DecoderConfig;
-use super::decoder_graph::{self, CODES, COS, HIDDEN, MASK, SIN, StateTensor, WAVE};
+use super::decoder_graph::{self, CODES, COS, EXTRA_ROWS, HIDDEN, MASK, SIN, StateTensor, WAVE};
 use crate::error::{Error, Result};
 use crate::onnx::cache::{self, Fingerprint};
 use crate::runtime::{Graph, Runtime, Value};
@@ -141,20 +141,20 @@ impl CodecStream {
         let frames = codes.len() / groups;
         let Shared { graph, config, tensors, .. } = &*self.shared;
         let codes = codes.iter().copied().map(i64::from).collect();
-        let half = config.decoder.head_dim / 2;
+        let (rows, half) = (frames + EXTRA_ROWS, config.decoder.head_dim / 2);
         let (cos, sin) = angles(&config.decoder, self.frames, frames);
         let mask = mask(config.decoder.sliding_window, self.frames, frames);
         let mut inputs = vec![
             (CODES, Value::i64(&[1, frames, groups], codes)?),
-            (COS, Value::f32(&[frames + 1, half], cos)?),
-            (SIN, Value::f32(&[frames + 1, half], sin)?),
-            (MASK, Value::f32(&[frames + 1, mask.len() / (frames + 1)], mask)?),
+            (COS, Value::f32(&[rows, half], cos)?),
+            (SIN, Value::f32(&[rows, half], sin)?),
+            (MASK, Value::f32(&[rows, mask.len() / rows], mask)?),
         ];
         let past = tensors.iter().zip(&self.state);
         inputs.extend(past.map(|(tensor, value)| (tensor.input.as_str(), value.clone())));
         let next: Vec<&str> = tensors.iter().map(|tensor| tensor.output.as_str()).collect();
         let mut values = graph.run(inputs, &[WAVE], &next)?;
-        let (_, samples) = values.remove(0).into_f32()?;
+        let (_, mut samples) = values.remove(0).into_f32()?;
         let per_frame = config.decode_upsample_rate;
         if let Some(at) = samples.iter().position(|sample| !sample.is_finite()) {
             return Err(Error::SampleNotFinite { frame: self.frames + (at / per_frame) as u64 });
@@ -164,29 +164,30 @@ impl CodecStream {
             let reason = format!("{found} samples for {frames} frames, expected {expected}");
             return Err(Error::Value { reason });
         }
+        samples.iter_mut().for_each(|sample| *sample = sample.clamp(-1.0, 1.0));
         self.state = values;
         self.frames += frames as u64;
         Ok(samples)
     }
 }
 
-/// Cosines and sines [frames + 1][head_dim / 2] of the frames that follow `before`. In f64, in which no stream is too long.
+/// Cosines and sines [frames + EXTRA_ROWS][head_dim / 2] of the frames that follow `before`. In f64, in which no stream is too long.
 fn angles(config: &DecoderConfig, before: u64, frames: usize) -> (Vec<f32>, Vec<f32>) {
     let half = config.head_dim / 2;
     // The reference keeps its frequencies in f32.
     let frequency =
         |i: usize| config.rope_theta.powf(-2.0 * i as f64 / config.head_dim as f64) as f32;
-    (0..=frames as u64)
+    (0..(frames + EXTRA_ROWS) as u64)
         .flat_map(|frame| (0..half).map(move |i| (before + frame) as f64 * f64::from(frequency(i))))
         .map(|angle| (angle.cos() as f32, angle.sin() as f32))
         .unzip()
 }
 
-/// [frames + 1][window - 1 + frames]: each frame sees itself and as many before it as the window holds, where there are any.
+/// [frames + EXTRA_ROWS][window - 1 + frames]: each frame sees itself and as many before it as the window holds, where there are any.
 fn mask(window: usize, before: u64, frames: usize) -> Vec<f32> {
     let kept = window - 1;
     let missing = kept.saturating_sub(usize::try_from(before).unwrap_or(usize::MAX));
-    (0..=frames)
+    (0..frames + EXTRA_ROWS)
         .flat_map(|frame| {
             let seen = frame.max(missing)..=frame + kept;
             (0..kept + frames).map(move |place| if seen.contains(&place) { 0.0 } else { HIDDEN })

@@ -22,20 +22,23 @@ use crate::onnx::{Conv, Dim, Edge, Element, GraphBuilder, Model};
 /// The code that decides what the graph is.
 pub const CODE: &[&str] = &[include_str!("decoder_graph.rs"), include_str!("fold.rs")];
 
+/// The transformer is given this many rows more than there are frames, which leave no trace. ONNX Runtime multiplies one
+/// or two rows by other kernels than more; with at least three, results do not depend on how frames are spread over calls.
+pub const EXTRA_ROWS: usize = 2;
+
 /// Codes, i64 [1, frames, groups].
 pub const CODES: &str = "codes";
-/// Cosines and sines of the frames' rotary angles, f32 [frames + 1, head_dim / 2] each. The transformer is given one row
-/// more than there are frames, all zeros, which leaves no trace: with at least two, engines take the same kernels for
-/// one frame as for many, and results do not depend on how frames are spread over calls.
+/// Cosines and sines of the frames' rotary angles, f32 [frames + EXTRA_ROWS, head_dim / 2] each.
 pub const COS: &str = "cos";
 /// See [`COS`].
 pub const SIN: &str = "sin";
-/// What is added to the scores of attention, f32 [frames + 1, sliding_window - 1 + frames]: 0 where the frame sees that
+/// What is added to the scores of attention, f32 [frames + EXTRA_ROWS, sliding_window - 1 + frames]: 0 where the frame sees that
 /// place, [`HIDDEN`] where it does not.
 pub const MASK: &str = "mask";
 /// Low enough that the weight is zero.
 pub const HIDDEN: f32 = -1e30;
-/// Samples, f32 [1, frames * samples per frame].
+/// Samples, f32 [1, frames * samples per frame]. Not limited to -1..=1 yet: engines do that to what is not a number too,
+/// which then could not be told any more.
 pub const WAVE: &str = "wave";
 
 /// Taps of the first convolution, of the depthwise ones and those of the convolutional decoder, and distances between the
@@ -66,7 +69,7 @@ pub fn state(config: &DecoderConfig) -> Vec<StateTensor> {
         let (input, output) = (format!("{name}.past"), format!("{name}.next"));
         all.push(StateTensor { input, output, shape });
     };
-    add("pre_conv".into(), vec![1, config.codebook_dim, 1, PRE_CONV_TAPS - 1]);
+    add("pre_conv".into(), vec![1, PRE_CONV_TAPS - 1, config.codebook_dim]);
     let cache = |width| vec![1, config.num_key_value_heads, config.sliding_window - 1, width];
     for layer in 0..config.num_hidden_layers {
         add(format!("layer.{layer}.keys"), cache(config.head_dim));
@@ -190,8 +193,7 @@ impl Builder<'_> {
         let x = self.transformer(x, &shared);
         let x = self.upsample(x);
         let x = self.convolutions(x);
-        let wave = self.g.clip(x, -1.0, 1.0);
-        let wave = self.g.squeeze(wave, &[1, 2]);
+        let wave = self.g.squeeze(x, &[1, 2]);
         self.g.output(wave, WAVE, Element::F32, &[Dim::Fixed(1), Dim::Any("samples")]);
     }
 
@@ -218,7 +220,7 @@ impl Builder<'_> {
         self.g.transpose(x, &[0, 2, 1])
     }
 
-    /// [1, frames, groups] codes to [1, frames, hidden] rows: codebooks, output projections, `pre_conv`, `input_proj`.
+    /// [1, frames, groups] codes to [1, frames + EXTRA_ROWS, hidden] rows: codebooks, output projections, `pre_conv`, `input_proj`.
     fn quantizer(&mut self, codes: Edge) -> Edge {
         let (size, dim) = (self.config.codebook_size, self.config.codebook_dim);
         let (width, acoustic) = (dim / 2, self.config.num_quantizers - 1);
@@ -246,11 +248,20 @@ impl Builder<'_> {
         let rest = self.g.squeeze(rest, &[2]);
 
         let x = self.g.concat(&[first, rest], 2);
-        let x = self.columns(x);
-        let x = self.with_past("pre_conv", x, 3);
+        // A convolution as one product, of the rows that its taps see beside each other.
+        let x = self.with_past("pre_conv", x, 1);
+        let extra = self.g.constant(&[1, EXTRA_ROWS, dim], &vec![0.0; EXTRA_ROWS * dim]);
+        let x = self.g.concat(&[x, extra], 1);
+        let taps: Vec<Edge> = (1..=PRE_CONV_TAPS as i64)
+            .map(|tap| {
+                let after = PRE_CONV_TAPS as i64 - tap;
+                self.g.slice(x, 1, tap - 1, if after == 0 { i64::MAX } else { -after })
+            })
+            .collect();
+        let x = self.g.concat(&taps, 2);
         let (weight, bias) = self.pre_conv();
-        let x = self.g.flat_conv(x, weight, Some(bias), Conv::default());
-        self.rows(x)
+        let x = self.g.matmul(x, weight);
+        self.g.add(x, bias)
     }
 
     /// `input_proj` after `pre_conv` after the two output projections, as one convolution of both quantisers' vectors.
@@ -279,11 +290,10 @@ impl Builder<'_> {
                 product(&product(&input, &conv, latent, dim), &project, dim, 2 * width)
             })
             .collect();
-        let weight: Vec<f64> =
-            (0..hidden * 2 * width).flat_map(|i| taps.iter().map(move |tap| tap[i])).collect();
+        let weight: Vec<f64> = taps.iter().flat_map(|tap| transpose(tap, 2 * width)).collect();
         let bias = product(&input, &conv_bias, latent, 1);
         let bias: Vec<f64> = bias.iter().zip(&input_bias).map(|(a, b)| a + b).collect();
-        let weight = self.g.constant(&[hidden, 2 * width, 1, PRE_CONV_TAPS], &narrow(&weight));
+        let weight = self.g.constant(&[PRE_CONV_TAPS * 2 * width, hidden], &narrow(&weight));
         (weight, self.g.constant(&[hidden], &narrow(&bias)))
     }
 
@@ -307,11 +317,10 @@ impl Builder<'_> {
         self.g.matmul(x, weight)
     }
 
-    /// [1, frames, hidden] to [1, frames + 1, latent].
+    /// [1, frames + EXTRA_ROWS, hidden] to [1, frames + EXTRA_ROWS, latent].
     fn transformer(&mut self, x: Edge, shared: &AttentionInputs) -> Edge {
         let config = self.config;
-        let zeros = self.g.constant(&[1, 1, config.hidden_size], &vec![0.0; config.hidden_size]);
-        let mut x = self.g.concat(&[x, zeros], 1);
+        let mut x = x;
         for layer in 0..config.num_hidden_layers {
             x = self.attention(x, layer, shared);
             x = self.feed_forward(x, layer);
@@ -364,8 +373,8 @@ impl Builder<'_> {
         let (keys, values) = (by_head(parts[1], kv_heads), by_head(parts[2], kv_heads));
         let queries = self.rotate(queries, shared);
         let keys = self.rotate(keys, shared);
-        let keys = self.g.slice(keys, 2, 0, -1);
-        let values = self.g.slice(values, 2, 0, -1);
+        let keys = self.g.slice(keys, 2, 0, -(EXTRA_ROWS as i64));
+        let values = self.g.slice(values, 2, 0, -(EXTRA_ROWS as i64));
         let keys = self.with_past(&format!("layer.{layer}.keys"), keys, 2);
         let values = self.with_ones(values);
         let values = self.with_past(&format!("layer.{layer}.values"), values, 2);
@@ -439,7 +448,7 @@ impl Builder<'_> {
         self.g.add(x, out)
     }
 
-    /// [1, frames + 1, latent] to [1, latent, 1, frames * ratios].
+    /// [1, frames + EXTRA_ROWS, latent] to [1, latent, 1, frames * ratios].
     fn upsample(&mut self, mut x: Edge) -> Edge {
         let latent = self.config.latent_dim;
         for (i, &ratio) in self.config.upsampling_ratios.iter().enumerate() {
@@ -457,7 +466,7 @@ impl Builder<'_> {
             let rows = self.g.add(rows, bias);
             let mut rows = self.g.reshape(rows, &[0, -1, latent as i64]);
             if i == 0 {
-                rows = self.g.slice(rows, 1, 0, -(ratio as i64));
+                rows = self.g.slice(rows, 1, 0, -((EXTRA_ROWS * ratio) as i64));
             }
             x = self.conv_next(rows, i);
         }

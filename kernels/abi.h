@@ -112,6 +112,13 @@ typedef struct MkPackLayer {
   uint8_t* out;                /* MkShape.layer_bytes */
 } MkPackLayer;
 
+/* Repacking an output head. */
+typedef struct MkPackHead {
+  const mk_bf16* head;         /* [vocab][hidden] */
+  uint8_t* out;                /* [ceil(vocab/8)] of MkShape.head_tile_bytes */
+  int64_t vocab;
+} MkPackHead;
+
 #ifdef __cplusplus
 #define MK_ASSERT static_assert
 #else
@@ -129,5 +136,6 @@ MK_ASSERT(offsetof(MkDecode, layers) == 24 * 8 + 40, "MkDecode.layers");
 MK_ASSERT(offsetof(MkDecode, stops) == 24 * 8 + 40 + 9 * 4, "MkDecode.stops");
 MK_ASSERT(sizeof(MkDecode) == 24 * 8 + 40 + 9 * 4 + 16 * 4 + 5 * 4, "MkDecode");
 MK_ASSERT(sizeof(MkPackLayer) == 40, "MkPackLayer");
+MK_ASSERT(sizeof(MkPackHead) == 24, "MkPackHead");
 
 #endif

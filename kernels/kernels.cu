@@ -33,8 +33,8 @@ template <class S> constexpr MkShape shape_of() {
   extern "C" __global__ void __launch_bounds__(256) mk_pack_layer_##NAME(const __grid_constant__ MkPackLayer p) { \
     pack_layer<SHAPE>(p);                                                                                         \
   }                                                                                                               \
-  extern "C" __global__ void __launch_bounds__(256) mk_pack_head_##NAME(const mk_bf16* head, int vocab, uint8_t* out) { \
-    pack_head<SHAPE>(head, vocab, (uint4*)out);                                                                   \
+  extern "C" __global__ void __launch_bounds__(256) mk_pack_head_##NAME(const __grid_constant__ MkPackHead p) { \
+    pack_head<SHAPE>(p.head, (int)p.vocab, (uint4*)p.out);                                                        \
   }
 
 MK_KERNELS(1024_3072, Qwen06)

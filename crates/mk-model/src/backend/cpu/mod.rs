@@ -6,12 +6,12 @@
 mod attention;
 mod forward;
 mod kv_cache;
-mod rope;
 mod weights;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use super::rope::inverse_frequencies;
 use super::{Backend, Input, Output, Precision, Readout, Run, State, Step, decode_on_host};
 use crate::checkpoint::{Layout, TensorFiles};
 use crate::config::Config;
@@ -70,7 +70,7 @@ impl CpuBackend {
             precision,
             kernels,
             threads,
-            inverse_frequencies: rope::inverse_frequencies(config.rope_theta, config.head_dim),
+            inverse_frequencies: inverse_frequencies(config.rope_theta, config.head_dim),
         })
     }
 }

@@ -16,7 +16,7 @@ typedef uint16_t mk_bf16;
 #define MK_TILE 16          /* positions of a tile of the cache */
 #define MK_MAX_STOPS 16     /* ids that end a run on the device */
 #define MK_MAX_TOP_K 64     /* the largest top_k that is sampled on the device */
-#define MK_PREFILL_BATCH 512 /* positions that a prefill takes through the layers together, at most */
+#define MK_PREFILL_BATCH 2048 /* positions that a prefill takes through the layers together, at most */
 
 /* What a compiled shape is, and what it needs; `mk_shape_H_I` in a module. Sizes in bytes, offsets from the start of the
  * exchange buffer. */
@@ -32,6 +32,7 @@ typedef struct MkShape {
   uint64_t layer_bytes;        /* of a packed layer */
   uint64_t exchange_bytes;
   uint64_t xa, xb, h, qkv, att, lse, keys, cand, error;
+  uint64_t qkv_weights, o_weights, gate_up_weights, down_weights; /* where the matrices begin in a packed layer */
 } MkShape;
 
 /* How a token is chosen; mk-model's sampling/mod.rs is the contract. */
@@ -119,13 +120,37 @@ typedef struct MkPackHead {
   int64_t vocab;
 } MkPackHead;
 
+/* A step of a prefill over `tokens` positions; each kernel takes what it needs of this. Activations are [tokens][...]. */
+typedef struct MkPrefill {
+  const uint8_t* weights;      /* a matrix inside a packed layer */
+  const mk_bf16* norms;        /* of a layer, or of one norm */
+  const float* rope;
+  uint8_t* kv;                 /* of a layer */
+  const mk_bf16* embed;
+  const uint32_t* ids;         /* null with rows */
+  const float* rows;           /* [hidden] a token */
+  float* x;                    /* [hidden], the residual stream */
+  const mk_bf16* input;        /* [columns] */
+  mk_bf16* output;
+  int32_t tokens, pos0, max_tiles;
+  int32_t hidden;
+  int32_t columns;             /* of the matrix */
+  int32_t out_columns;
+  int32_t slice;               /* columns of one of the 16 slices */
+  int32_t steps;               /* of 64 columns, in a slice */
+  int32_t tiles_per_block;     /* of 16 rows */
+  int32_t gate_rows;           /* gate rows of a block, followed by as many up rows */
+  float eps;
+  int32_t reserved;
+} MkPrefill;
+
 #ifdef __cplusplus
 #define MK_ASSERT static_assert
 #else
 #define MK_ASSERT _Static_assert
 #endif
 #include <stddef.h>
-MK_ASSERT(sizeof(MkShape) == 48 + 11 * 8, "MkShape");
+MK_ASSERT(sizeof(MkShape) == 48 + 15 * 8, "MkShape");
 MK_ASSERT(offsetof(MkShape, layer_bytes) == 48, "MkShape.layer_bytes");
 MK_ASSERT(sizeof(MkSampling) == 40, "MkSampling");
 MK_ASSERT(offsetof(MkSampling, seed) == 24, "MkSampling.seed");
@@ -137,5 +162,6 @@ MK_ASSERT(offsetof(MkDecode, stops) == 24 * 8 + 40 + 9 * 4, "MkDecode.stops");
 MK_ASSERT(sizeof(MkDecode) == 24 * 8 + 40 + 9 * 4 + 16 * 4 + 5 * 4, "MkDecode");
 MK_ASSERT(sizeof(MkPackLayer) == 40, "MkPackLayer");
 MK_ASSERT(sizeof(MkPackHead) == 24, "MkPackHead");
+MK_ASSERT(sizeof(MkPrefill) == 10 * 8 + 12 * 4, "MkPrefill");
 
 #endif

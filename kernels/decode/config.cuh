@@ -35,6 +35,10 @@ template <int HIDDEN_, int INTER_> struct Shape {
   static constexpr int LM_UNITS = 8 * X_SLICE / 256;  // of a tile of 8 vocabulary rows
   static constexpr int LAYER_CHUNKS = (QKV_UNITS + O_UNITS + GU_UNITS + DOWN_UNITS) / 2;
   static constexpr int LM_CHUNKS = LM_UNITS / 2;      // of a tile
+  // Where the matrices begin in a packed layer.
+  static constexpr uint64_t O_AT = (uint64_t)QKV_UNITS / 2 * BLOCKS * CHUNK;
+  static constexpr uint64_t GU_AT = O_AT + (uint64_t)O_UNITS / 2 * BLOCKS * CHUNK;
+  static constexpr uint64_t DOWN_AT = GU_AT + (uint64_t)GU_UNITS / 2 * BLOCKS * CHUNK;
   static constexpr uint64_t LAYER_BYTES = (uint64_t)LAYER_CHUNKS * BLOCKS * CHUNK;
 };
 using Qwen06 = Shape<1024, 3072>;

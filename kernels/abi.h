@@ -120,6 +120,14 @@ typedef struct MkPackHead {
   int64_t vocab;
 } MkPackHead;
 
+/* How a kernel of the prefill cuts its work, and what it needs; `mk_gemm_configs` in a module has those of the products
+ * (large, small, and both again for gate and up) and that of the attention. */
+typedef struct MkGemm {
+  uint32_t rows, tokens;       /* of a block */
+  uint32_t threads;
+  uint32_t shared_bytes;       /* dynamic */
+} MkGemm;
+
 /* A step of a prefill over `tokens` positions; each kernel takes what it needs of this. Activations are [tokens][...]. */
 typedef struct MkPrefill {
   const uint8_t* weights;      /* a matrix inside a packed layer */
@@ -162,6 +170,7 @@ MK_ASSERT(offsetof(MkDecode, stops) == 24 * 8 + 40 + 9 * 4, "MkDecode.stops");
 MK_ASSERT(sizeof(MkDecode) == 24 * 8 + 40 + 9 * 4 + 16 * 4 + 5 * 4, "MkDecode");
 MK_ASSERT(sizeof(MkPackLayer) == 40, "MkPackLayer");
 MK_ASSERT(sizeof(MkPackHead) == 24, "MkPackHead");
+MK_ASSERT(sizeof(MkGemm) == 16, "MkGemm");
 MK_ASSERT(sizeof(MkPrefill) == 10 * 8 + 12 * 4, "MkPrefill");
 
 #endif

@@ -59,6 +59,11 @@ MK_GEMM(mk_gemm_add_small, Small, ADD, false)
 MK_GEMM(mk_gemm_add8_large, Large, ADD, true)
 MK_GEMM(mk_gemm_add8_small, Small, ADD, true)
 
+template <class C> constexpr MkGemm config_of() { return {C::ROWS, C::TOKENS, C::THREADS, C::SHARED}; }
+extern "C" __device__ MkGemm mk_gemm_configs[5] = {
+    config_of<prefill::Large>(), config_of<prefill::Small>(), config_of<prefill::LargeGate>(), config_of<prefill::SmallGate>(),
+    {0, 64, 256, prefill::ATTENTION_SHARED}};
+
 extern "C" __global__ void __launch_bounds__(256) mk_embed(const __grid_constant__ MkPrefill p) { prefill::embed(p); }
 extern "C" __global__ void __launch_bounds__(256) mk_norm(const __grid_constant__ MkPrefill p) { prefill::norm(p); }
 extern "C" __global__ void __launch_bounds__(1024) mk_heads(const __grid_constant__ MkPrefill p) { prefill::heads(p); }

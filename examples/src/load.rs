@@ -49,14 +49,18 @@ impl LoadArgs {
     /// Those of [`Model::load_with_progress`].
     pub fn load(&self, checkpoint: &Checkpoint) -> Result<Model> {
         let bar = progress_bar();
+        let model = Model::load_with_progress(checkpoint, &self.options(), &mut |p| show(&bar, p))?;
+        bar.finish_and_clear();
+        Ok(model)
+    }
+
+    /// The same for what loads by itself.
+    pub fn options(&self) -> ModelOptions {
         let device = match self.backend {
             BackendArg::Cpu => Device::Cpu(CpuOptions { threads: self.threads, isa: None }),
             BackendArg::Cuda => Device::Cuda(0),
         };
-        let options = ModelOptions { device, precision: self.precision() };
-        let model = Model::load_with_progress(checkpoint, &options, &mut |p| show(&bar, p))?;
-        bar.finish_and_clear();
-        Ok(model)
+        ModelOptions { device, precision: self.precision() }
     }
 
     /// What to compute with.

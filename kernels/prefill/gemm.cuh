@@ -122,7 +122,7 @@ template <class C, Epilogue E, bool ROWS8> __device__ __forceinline__ void gemm(
     }
   __syncthreads();
   const int tokens = min(C::TOKENS, p.tokens - token0);
-  if (E == GATE) {
+  if constexpr (E == GATE) {
     constexpr int N = C::ROWS / 2;
     for (int k = tid; k < tokens * (N / 2); k += C::THREADS) {
       const int token = k / (N / 2), i = k % (N / 2) * 2;
@@ -131,9 +131,7 @@ template <class C, Epilogue E, bool ROWS8> __device__ __forceinline__ void gemm(
       const float h0 = __fdividef(gate[0], 1.f + __expf(-gate[0])) * up[0], h1 = __fdividef(gate[1], 1.f + __expf(-gate[1])) * up[1];
       *(uint32_t*)(p.output + (size_t)(token0 + token) * p.out_columns + blockIdx.x * N + i) = pack(h0, h1);
     }
-    return;
-  }
-  for (int k = tid; k < tokens * (C::ROWS / 4); k += C::THREADS) {
+  } else for (int k = tid; k < tokens * (C::ROWS / 4); k += C::THREADS) {
     const int token = k / (C::ROWS / 4), i = k % (C::ROWS / 4) * 4;
     const float4 v = *(const float4*)(out + token * C::OUT_STRIDE + i);
     const size_t at = (size_t)(token0 + token) * p.out_columns + tile0 * 16 + i;

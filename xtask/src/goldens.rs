@@ -1,16 +1,26 @@
-//! `cargo xtask goldens`: makes the committed references anew, with transformers, and the models they belong to.
+//! `cargo xtask goldens`: makes the committed references anew, with transformers and qwen_tts, and the models they
+//! belong to.
 
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use mk_model::synth::{RopeLayout, Spec};
+use mk_tts::config::ModelType;
+use mk_tts::synth::Spec as TtsSpec;
 
 use crate::parity::python;
 
-/// Make the committed golden files anew (needs Python with torch and transformers).
+/// Make the committed golden files anew (needs Python with torch and transformers, and one with qwen_tts).
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Only those of speech
+    #[arg(long, conflicts_with = "text")]
+    speech: bool,
+    /// Only those of text
+    #[arg(long)]
+    text: bool,
+}
 
 /// A synthetic model and the reference that is committed for it.
 pub struct Golden {
@@ -47,9 +57,83 @@ pub fn all() -> Vec<Golden> {
     ]
 }
 
+/// A synthetic model of speech and the reference that is committed for it.
+pub struct SpeechGolden {
+    /// Name of the folder.
+    pub name: &'static str,
+    pub spec: TtsSpec,
+    /// Ways to speak, with commas between; all if `None`.
+    modes: Option<&'static str>,
+    every: usize,
+    codec_frames: usize,
+}
+
+/// Where the references of speech lie, below the repository.
+pub const SPEECH_FOLDER: &str = "crates/mk-tts/tests/goldens";
+
+/// The models of speech: every kind in every way it speaks, one that comes to an end, and odd ones.
+pub fn all_speech() -> Vec<SpeechGolden> {
+    let tiny = |name, model_type| SpeechGolden {
+        name,
+        spec: TtsSpec::tiny(model_type),
+        modes: None,
+        every: 16,
+        codec_frames: 0,
+    };
+    let odd = |name, model_type, modes| SpeechGolden {
+        spec: TtsSpec::odd(model_type),
+        modes: Some(modes),
+        every: 2,
+        ..tiny(name, model_type)
+    };
+    vec![
+        SpeechGolden { codec_frames: 700, ..tiny("tiny-base", ModelType::Base) },
+        tiny("tiny-custom-voice", ModelType::CustomVoice),
+        tiny("tiny-voice-design", ModelType::VoiceDesign),
+        SpeechGolden {
+            spec: TtsSpec { eos_gain: 5.0, ..TtsSpec::tiny(ModelType::CustomVoice) },
+            modes: Some("streaming,whole"),
+            ..tiny("ending", ModelType::CustomVoice)
+        },
+        SpeechGolden {
+            codec_frames: 40,
+            ..odd("odd-base", ModelType::Base, "icl-streaming,x-vector-whole")
+        },
+        odd("odd-custom-voice", ModelType::CustomVoice, "instruct,dialect"),
+    ]
+}
+
 /// Runs the command.
-pub fn run(_: &Args) -> Result<()> {
+pub fn run(args: &Args) -> Result<()> {
     let root = mk_examples::repo_root()?;
+    if !args.speech {
+        text(&root)?;
+    }
+    if !args.text {
+        speech(&root)?;
+    }
+    Ok(())
+}
+
+fn speech(root: &Path) -> Result<()> {
+    for golden in all_speech() {
+        let model = root.join(".mk/goldens").join(golden.name);
+        golden.spec.write(&model)?;
+        let out = root.join(SPEECH_FOLDER).join(golden.name);
+        let recipe = python::SpeechRecipe {
+            modes: golden.modes,
+            frames: 6,
+            every: golden.every,
+            codec_frames: golden.codec_frames,
+            samples_every: 61,
+            ..python::SpeechRecipe::new(&model, &out)
+        };
+        python::make_speech_reference(root, &recipe)?;
+    }
+    Ok(())
+}
+
+fn text(root: &Path) -> Result<()> {
     for golden in all() {
         let model = root.join(".mk/goldens").join(golden.name);
         golden.spec.write(&model)?;
@@ -61,13 +145,13 @@ pub fn run(_: &Args) -> Result<()> {
             positions: golden.positions,
             greedy: 24,
         };
-        python::make_reference(&root, &recipe)?;
+        python::make_reference(root, &recipe)?;
     }
     let tests = root.join("crates/mk-model/tests/goldens");
     let tiny = root.join(".mk/goldens/tiny");
-    script(&root, "sampling.py", &[Path::new("--out"), &tests.join("sampling.json")])?;
+    script(root, "sampling.py", &[Path::new("--out"), &tests.join("sampling.json")])?;
     let chat = tests.join("chat.json");
-    script(&root, "chat.py", &[Path::new("--model"), &tiny, Path::new("--out"), &chat])
+    script(root, "chat.py", &[Path::new("--model"), &tiny, Path::new("--out"), &chat])
 }
 
 fn script(root: &Path, name: &str, args: &[&Path]) -> Result<()> {
@@ -118,6 +202,33 @@ mod tests {
             let options = ModelOptions { precision, ..ModelOptions::default() };
             let model = Model::load(&checkpoint, &options).unwrap();
             assert!(crate::parity::check(&model, &reference, precision).is_err());
+        }
+    }
+
+    /// Every golden of speech, at both precisions.
+    #[test]
+    fn our_speech_is_that_of_qwen_tts() {
+        let folder = mk_examples::repo_root().unwrap().join(SPEECH_FOLDER);
+        for golden in all_speech() {
+            let dir = tempfile::tempdir().unwrap();
+            golden.spec.write(dir.path()).unwrap();
+            for precision in [Precision::F32, Precision::Bf16] {
+                let options = ModelOptions { precision, ..ModelOptions::default() };
+                let reference = folder.join(golden.name);
+                crate::parity::check_speech(dir.path(), &reference, &options).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn another_model_of_speech_fails() {
+        let golden = &all_speech()[1];
+        let dir = tempfile::tempdir().unwrap();
+        TtsSpec { seed: 99, ..golden.spec.clone() }.write(dir.path()).unwrap();
+        let reference = mk_examples::repo_root().unwrap().join(SPEECH_FOLDER).join(golden.name);
+        for precision in [Precision::F32, Precision::Bf16] {
+            let options = ModelOptions { precision, ..ModelOptions::default() };
+            assert!(crate::parity::check_speech(dir.path(), &reference, &options).is_err());
         }
     }
 }

@@ -5,10 +5,31 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// Folder of the Python that `parity --regenerate` runs.
-pub const REFERENCE: &str = ".venv-reference";
-/// What goes into it.
-const REQUIREMENTS: &str = "xtask/reference/requirements.txt";
+/// A Python environment inside the repository.
+pub struct Environment {
+    /// Its folder.
+    pub folder: &'static str,
+    /// The file with what goes into it.
+    requirements: &'static str,
+    /// What goes into it without its own requirements.
+    alone: Option<&'static str>,
+}
+
+/// What `parity` runs for a Qwen3.
+pub const REFERENCE: Environment = Environment {
+    folder: ".venv-reference",
+    requirements: "xtask/reference/requirements.txt",
+    alone: None,
+};
+
+/// What `parity` runs for a Qwen3-TTS: another version of transformers. qwen-tts' other requirements are a web
+/// interface's.
+pub const REFERENCE_TTS: Environment = Environment {
+    folder: ".venv-reference-tts",
+    requirements: "xtask/reference/requirements-tts.txt",
+    alone: Some("qwen-tts==0.1.1"),
+};
+
 /// A copy of the requirements that were installed last, inside the environment.
 const INSTALLED: &str = "requirements.installed";
 
@@ -19,25 +40,33 @@ pub struct Args {
     /// The Python reference: torch and transformers, in .venv-reference (several GB).
     #[arg(long)]
     reference: bool,
+    /// The Python reference of speech: torch and qwen-tts, in .venv-reference-tts (several GB).
+    #[arg(long)]
+    reference_tts: bool,
 }
 
 /// Sets up what `args` names in the repository at `root`.
 pub fn run(args: &Args, root: &Path) -> Result<()> {
     if args.reference {
-        reference(root)?;
+        install(root, &REFERENCE)?;
+    }
+    if args.reference_tts {
+        install(root, &REFERENCE_TTS)?;
     }
     Ok(())
 }
 
 /// Creates the environment, or brings it up to its requirements; does nothing where they have not changed.
-fn reference(root: &Path) -> Result<()> {
-    let file = root.join(REQUIREMENTS);
-    let requirements = std::fs::read_to_string(&file)
+fn install(root: &Path, what: &Environment) -> Result<()> {
+    let Environment { folder, requirements: file_name, alone } = what;
+    let file = root.join(file_name);
+    let mut requirements = std::fs::read_to_string(&file)
         .with_context(|| format!("cannot read {}", file.display()))?;
-    let environment = root.join(REFERENCE);
+    requirements.extend(*alone);
+    let environment = root.join(folder);
     let python = python_of(&environment);
     if is_installed(&environment, &requirements) {
-        println!("{REFERENCE} is up to date");
+        println!("{folder} is up to date");
         return Ok(());
     }
 
@@ -47,14 +76,18 @@ fn reference(root: &Path) -> Result<()> {
              (apt-get install python3-venv)",
         )?;
     }
-    let pip = ["-m", "pip", "install", "--disable-pip-version-check", "--requirement"];
-    call(Command::new(&python).args(pip).arg(&file)).with_context(|| {
-        format!("cannot install {REQUIREMENTS}; to start afresh, delete {REFERENCE}")
-    })?;
+    let pip = ["-m", "pip", "install", "--disable-pip-version-check"];
+    call(Command::new(&python).args(pip).arg("--requirement").arg(&file))
+        .with_context(|| format!("cannot install {file_name}; to start afresh, delete {folder}"))?;
+    if let Some(package) = alone {
+        call(Command::new(&python).args(pip).args(["--no-deps", package])).with_context(|| {
+            format!("cannot install {package}; to start afresh, delete {folder}")
+        })?;
+    }
     let stamp = environment.join(INSTALLED);
     std::fs::write(&stamp, requirements)
         .with_context(|| format!("cannot write {}", stamp.display()))?;
-    println!("{REFERENCE} is ready");
+    println!("{folder} is ready");
     Ok(())
 }
 
@@ -87,7 +120,7 @@ mod tests {
     #[test]
     fn an_environment_is_installed_once() {
         let root = tempfile::tempdir().unwrap();
-        let environment = root.path().join(REFERENCE);
+        let environment = root.path().join(REFERENCE.folder);
         assert!(!is_installed(&environment, "numpy\n"));
         std::fs::create_dir_all(python_of(&environment).parent().unwrap()).unwrap();
         std::fs::write(python_of(&environment), "").unwrap();
@@ -100,8 +133,12 @@ mod tests {
     #[test]
     fn missing_requirements_are_named() {
         let root = tempfile::tempdir().unwrap();
-        let error = reference(root.path()).unwrap_err().to_string();
-        assert!(error.contains("requirements.txt"), "{error}");
+        for (environment, file) in
+            [(REFERENCE, "requirements.txt"), (REFERENCE_TTS, "requirements-tts.txt")]
+        {
+            let error = install(root.path(), &environment).unwrap_err().to_string();
+            assert!(error.contains(file), "{error}");
+        }
         let missing = call(&mut Command::new("no-such-program")).unwrap_err().to_string();
         assert!(missing.starts_with("cannot run no-such-program"), "{missing}");
     }

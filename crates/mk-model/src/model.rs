@@ -4,13 +4,14 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::backend::cpu::{CpuBackend, CpuOptions};
+use crate::backend::cpu::{CpuBackend, CpuOptions, Machine};
 #[cfg(feature = "cuda")]
 use crate::backend::cuda::CudaBackend;
 use crate::backend::{Backend, Precision};
-use crate::checkpoint::{Checkpoint, Layout, Progress, TensorFiles, audit};
+use crate::checkpoint::{Checkpoint, Layout, Progress, Tensor, TensorFiles, audit};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::linear::Linear;
 
 /// Where a model runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +50,9 @@ pub(crate) struct Inner {
     pub(crate) has_embedding: bool,
     pub(crate) eos_token_ids: Vec<u32>,
     pub(crate) backend: Box<dyn Backend>,
+    precision: Precision,
+    /// For what is computed on the CPU beside the model.
+    machine: Arc<Machine>,
 }
 
 impl Model {
@@ -102,16 +106,18 @@ impl Model {
         eos_token_ids: Vec<u32>,
         options: &ModelOptions,
     ) -> Result<Self> {
-        let backend: Box<dyn Backend> = match options.device {
+        let (backend, machine): (Box<dyn Backend>, _) = match options.device {
             Device::Cpu(cpu) => {
-                let backend = CpuBackend::new(config, layout, tensors, options.precision, cpu)?;
-                Box::new(Arc::new(backend))
+                let machine = Arc::new(Machine::new(options.precision, cpu)?);
+                let backend = CpuBackend::new(config, layout, tensors, Arc::clone(&machine));
+                (Box::new(Arc::new(backend)), machine)
             }
             #[cfg(feature = "cuda")]
             Device::Cuda(ordinal) => {
                 let precision = options.precision;
                 let backend = CudaBackend::new(config, layout, tensors, precision, ordinal)?;
-                Box::new(Arc::new(backend))
+                let machine = Machine::new(precision, CpuOptions::default())?;
+                (Box::new(Arc::new(backend)), Arc::new(machine))
             }
             #[cfg(not(feature = "cuda"))]
             Device::Cuda(_) => {
@@ -127,6 +133,8 @@ impl Model {
             has_embedding: layout.embedding.is_some(),
             eos_token_ids,
             backend,
+            precision: options.precision,
+            machine,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -139,6 +147,15 @@ impl Model {
     /// Ids that end a generation.
     pub fn eos_token_ids(&self) -> &[u32] {
         &self.inner.eos_token_ids
+    }
+
+    /// A dense layer of weight `[outputs, inputs]` and bias `[outputs]`, at the model's precision, on the threads the
+    /// model has (on a device of its own: on threads of the CPU beside it).
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] for tensors of other shapes.
+    pub fn linear(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Linear> {
+        Linear::new(Arc::clone(&self.inner.machine), self.inner.precision, weight, bias)
     }
 
     /// What the model runs on, for people.

@@ -129,6 +129,26 @@ impl Sequence {
         self.cached.len()
     }
 
+    /// A second sequence that begins as this one is and goes on by itself: a prompt that many texts begin with is
+    /// computed once. Random draws begin anew, and so does what the repetition penalty holds against sampled ids that
+    /// never entered the sequence.
+    ///
+    /// # Errors
+    /// Memory of the device that cannot be had.
+    pub fn fork(&self) -> Result<Self> {
+        let mut fork = Self {
+            model: self.model.clone(),
+            state: self.state.fork()?,
+            capacity: self.capacity,
+            cached: self.cached.clone(),
+            pending: self.pending.clone(),
+            seen: Seen::new(self.model.config().vocab_size),
+            draws: 0,
+        };
+        fork.note_seen_again();
+        Ok(fork)
+    }
+
     /// Forgets everything.
     pub fn reset(&mut self) {
         self.truncate(0);

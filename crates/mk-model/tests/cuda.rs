@@ -132,6 +132,64 @@ fn positions_far_into_the_context() {
     }
 }
 
+/// The batched kernels, from an empty cache and on top of one, against single steps and against the CPU.
+#[test]
+fn prefills_of_any_length_agree_with_single_steps() {
+    for spec in [spec(), wide()] {
+        let Some(model) = on_gpu(|| load(&spec, &cuda())) else { return };
+        let exact = load(&spec, &options(Precision::F32)).unwrap();
+        let ids = ids(2130, 9);
+        let mut worst = [0.0_f32; 2];
+        for (before, length) in
+            [(0, 4), (0, 5), (1, 63), (3, 64), (17, 65), (0, 128), (2, 300), (90, 1000), (5, 2100)]
+        {
+            let end = before + length;
+            let mut logits = [&model, &exact].map(|model| {
+                let mut sequence = model.sequence().unwrap();
+                if before > 0 {
+                    sequence.extend(Input::Tokens(&ids[..before]), Readout::NOTHING).unwrap();
+                }
+                sequence.extend(Input::Tokens(&ids[before..end]), Readout::NOTHING).unwrap();
+                let rest = Input::Tokens(&ids[end..end + 8]);
+                sequence.extend(rest, Readout::ALL_LOGITS).unwrap().logits
+            });
+            let mut stepped = model.sequence().unwrap();
+            if length <= 300 {
+                for id in &ids[..end] {
+                    stepped.extend(Input::Tokens(&[*id]), Readout::NOTHING).unwrap();
+                }
+                let rest = Input::Tokens(&ids[end..end + 8]);
+                let steps = stepped.extend(rest, Readout::ALL_LOGITS).unwrap().logits;
+                worst[1] = worst[1].max(worst_error(&logits[0], &steps, VOCAB));
+            }
+            let expected = std::mem::take(&mut logits[1]);
+            let error = worst_error(&logits[0], &expected, VOCAB);
+            println!("{length} positions after {before}: {error:.2e}");
+            worst[0] = worst[0].max(error);
+        }
+        assert!(worst[0] < 3e-2 && worst[1] < 3e-2, "{worst:?}");
+    }
+}
+
+#[test]
+fn a_fork_goes_its_own_way() {
+    let Some(model) = on_gpu(|| load(&spec(), &cuda())) else { return };
+    let mut sequence = model.sequence().unwrap();
+    sequence.set_prompt(&ids(1020, 10)).unwrap();
+    decode(&mut sequence, &Sampling::default(), &greedy(10));
+    let mut fork = sequence.fork().unwrap();
+    let other = Sampling { temperature: 1.0, top_k: 20, ..Sampling::default() };
+    let mut again = sequence.fork().unwrap();
+    assert_ne!(
+        decode(&mut fork, &other, &greedy(70)),
+        decode(&mut again, &Sampling::default(), &greedy(70))
+    );
+    let mut whole = model.sequence().unwrap();
+    whole.set_prompt(&ids(1020, 10)).unwrap();
+    let expected = decode(&mut whole, &Sampling::default(), &greedy(80));
+    assert_eq!(decode(&mut sequence, &Sampling::default(), &greedy(70)), expected[10..]);
+}
+
 /// Settings of every kind that the device samples by, and two that the host does.
 fn settings() -> Vec<Sampling> {
     let base = Sampling { temperature: 0.9, top_k: 50, seed: 3, ..Sampling::default() };

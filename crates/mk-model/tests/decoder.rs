@@ -263,6 +263,65 @@ fn sequences_do_not_disturb_each_other() {
 }
 
 #[test]
+fn a_fork_goes_on_by_itself() {
+    for precision in [Precision::F32, Precision::Bf16] {
+        let model = tiny(precision);
+        let (prompt, one, other) = (ids(70), ids(9), vec![7; 80]);
+        let mut origin = model.sequence().unwrap();
+        origin.set_prompt(&prompt).unwrap();
+        origin.extend(Input::Tokens(&one[..1]), Readout::NOTHING).unwrap();
+
+        let mut fork = origin.fork().unwrap();
+        assert_eq!((fork.len(), fork.cached_len()), (71, 71));
+        // Enough to enter blocks that the two still share the beginning of.
+        fork.extend(Input::Tokens(&other), Readout::NOTHING).unwrap();
+        let found = origin.extend(Input::Tokens(&one[1..]), Readout::LAST_LOGITS).unwrap();
+
+        let mut alone = model.sequence().unwrap();
+        alone.set_prompt(&prompt).unwrap();
+        alone.extend(Input::Tokens(&one[..1]), Readout::NOTHING).unwrap();
+        let expected = alone.extend(Input::Tokens(&one[1..]), Readout::LAST_LOGITS).unwrap();
+        assert_eq!(found, expected);
+        fork.truncate(71);
+        let found = fork.extend(Input::Tokens(&one[1..]), Readout::LAST_LOGITS).unwrap();
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn a_dense_layer_beside_the_model() {
+    let dir = common::written(&Spec { tied: false, ..Spec::tiny() });
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let weight = checkpoint.tensors().get("lm_head.weight").unwrap();
+    let bias = checkpoint.tensors().get("model.norm.weight").unwrap();
+    let square = checkpoint.tensors().get("model.layers.0.mlp.down_proj.weight").unwrap();
+    let (hidden, numbers) = (checkpoint.config().hidden_size, square.to_f32());
+    for (precision, tolerance) in [(Precision::F32, 1e-6), (Precision::Bf16, 1e-2)] {
+        let options = ModelOptions { precision, ..ModelOptions::default() };
+        let model = Model::load(&checkpoint, &options).unwrap();
+        let linear = model.linear(square, Some(bias)).unwrap();
+        assert_eq!((linear.inputs(), linear.outputs()), (square.shape()[1], hidden));
+        let rows: Vec<f32> =
+            (0..3 * linear.inputs()).map(|i| uniform(5, i as u128) - 0.5).collect();
+        let mut expected = Vec::new();
+        for row in rows.chunks_exact(linear.inputs()) {
+            let products = numbers.chunks_exact(row.len()).zip(bias.to_f32());
+            expected.extend(products.map(|(w, b)| {
+                let terms = w.iter().zip(row).map(|(w, x)| f64::from(*w) * f64::from(*x));
+                (terms.sum::<f64>() + f64::from(b)) as f32
+            }));
+        }
+        assert_close(&linear.forward(&rows).unwrap(), &expected, tolerance, "three rows");
+        let one = linear.forward(&rows[..linear.inputs()]).unwrap();
+        assert_close(&one, &expected[..hidden], tolerance, "one row");
+        assert!(linear.forward(&[]).unwrap().is_empty());
+        assert!(matches!(linear.forward(&rows[1..]), Err(Error::EmbeddingShape { .. })));
+        assert!(matches!(model.linear(bias, None), Err(Error::Checkpoint { .. })));
+        assert!(matches!(model.linear(weight, Some(bias)), Err(Error::Checkpoint { .. })));
+    }
+}
+
+#[test]
 fn runs_end_for_the_reason_they_say() {
     let model = tiny(Precision::Bf16);
     let prompt = ids(10);

@@ -1,5 +1,5 @@
 //! What the host and the kernels agree on: `kernels/abi.h`, by bindgen. `cargo xtask codegen` makes it anew.
-// Header 4255a0eca73e68a2
+// Header 36b24d2e9e6cc3ed
 
 #![allow(missing_docs, non_camel_case_types, non_snake_case, non_upper_case_globals)]
 
@@ -8,7 +8,7 @@
 pub const MK_TILE: u32 = 16;
 pub const MK_MAX_STOPS: u32 = 16;
 pub const MK_MAX_TOP_K: u32 = 64;
-pub const MK_PREFILL_BATCH: u32 = 512;
+pub const MK_PREFILL_BATCH: u32 = 2048;
 pub type mk_bf16 = u16;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -36,10 +36,14 @@ pub struct MkShape {
     pub keys: u64,
     pub cand: u64,
     pub error: u64,
+    pub qkv_weights: u64,
+    pub o_weights: u64,
+    pub gate_up_weights: u64,
+    pub down_weights: u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of MkShape"][::std::mem::size_of::<MkShape>() - 136usize];
+    ["Size of MkShape"][::std::mem::size_of::<MkShape>() - 168usize];
     ["Alignment of MkShape"][::std::mem::align_of::<MkShape>() - 8usize];
     ["Offset of field: MkShape::hidden"][::std::mem::offset_of!(MkShape, hidden) - 0usize];
     ["Offset of field: MkShape::inter"][::std::mem::offset_of!(MkShape, inter) - 4usize];
@@ -68,6 +72,13 @@ const _: () = {
     ["Offset of field: MkShape::keys"][::std::mem::offset_of!(MkShape, keys) - 112usize];
     ["Offset of field: MkShape::cand"][::std::mem::offset_of!(MkShape, cand) - 120usize];
     ["Offset of field: MkShape::error"][::std::mem::offset_of!(MkShape, error) - 128usize];
+    ["Offset of field: MkShape::qkv_weights"]
+        [::std::mem::offset_of!(MkShape, qkv_weights) - 136usize];
+    ["Offset of field: MkShape::o_weights"][::std::mem::offset_of!(MkShape, o_weights) - 144usize];
+    ["Offset of field: MkShape::gate_up_weights"]
+        [::std::mem::offset_of!(MkShape, gate_up_weights) - 152usize];
+    ["Offset of field: MkShape::down_weights"]
+        [::std::mem::offset_of!(MkShape, down_weights) - 160usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -281,6 +292,91 @@ const _: () = {
     ["Offset of field: MkPackHead::vocab"][::std::mem::offset_of!(MkPackHead, vocab) - 16usize];
 };
 impl Default for MkPackHead {
+    fn default() -> Self {
+        let mut s = ::std::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::std::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct MkGemm {
+    pub rows: u32,
+    pub tokens: u32,
+    pub threads: u32,
+    pub shared_bytes: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of MkGemm"][::std::mem::size_of::<MkGemm>() - 16usize];
+    ["Alignment of MkGemm"][::std::mem::align_of::<MkGemm>() - 4usize];
+    ["Offset of field: MkGemm::rows"][::std::mem::offset_of!(MkGemm, rows) - 0usize];
+    ["Offset of field: MkGemm::tokens"][::std::mem::offset_of!(MkGemm, tokens) - 4usize];
+    ["Offset of field: MkGemm::threads"][::std::mem::offset_of!(MkGemm, threads) - 8usize];
+    ["Offset of field: MkGemm::shared_bytes"]
+        [::std::mem::offset_of!(MkGemm, shared_bytes) - 12usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MkPrefill {
+    pub weights: *const u8,
+    pub norms: *const mk_bf16,
+    pub rope: *const f32,
+    pub kv: *mut u8,
+    pub embed: *const mk_bf16,
+    pub ids: *const u32,
+    pub rows: *const f32,
+    pub x: *mut f32,
+    pub input: *const mk_bf16,
+    pub output: *mut mk_bf16,
+    pub tokens: i32,
+    pub pos0: i32,
+    pub max_tiles: i32,
+    pub hidden: i32,
+    pub columns: i32,
+    pub out_columns: i32,
+    pub slice: i32,
+    pub steps: i32,
+    pub tiles_per_block: i32,
+    pub gate_rows: i32,
+    pub eps: f32,
+    pub reserved: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of MkPrefill"][::std::mem::size_of::<MkPrefill>() - 128usize];
+    ["Alignment of MkPrefill"][::std::mem::align_of::<MkPrefill>() - 8usize];
+    ["Offset of field: MkPrefill::weights"][::std::mem::offset_of!(MkPrefill, weights) - 0usize];
+    ["Offset of field: MkPrefill::norms"][::std::mem::offset_of!(MkPrefill, norms) - 8usize];
+    ["Offset of field: MkPrefill::rope"][::std::mem::offset_of!(MkPrefill, rope) - 16usize];
+    ["Offset of field: MkPrefill::kv"][::std::mem::offset_of!(MkPrefill, kv) - 24usize];
+    ["Offset of field: MkPrefill::embed"][::std::mem::offset_of!(MkPrefill, embed) - 32usize];
+    ["Offset of field: MkPrefill::ids"][::std::mem::offset_of!(MkPrefill, ids) - 40usize];
+    ["Offset of field: MkPrefill::rows"][::std::mem::offset_of!(MkPrefill, rows) - 48usize];
+    ["Offset of field: MkPrefill::x"][::std::mem::offset_of!(MkPrefill, x) - 56usize];
+    ["Offset of field: MkPrefill::input"][::std::mem::offset_of!(MkPrefill, input) - 64usize];
+    ["Offset of field: MkPrefill::output"][::std::mem::offset_of!(MkPrefill, output) - 72usize];
+    ["Offset of field: MkPrefill::tokens"][::std::mem::offset_of!(MkPrefill, tokens) - 80usize];
+    ["Offset of field: MkPrefill::pos0"][::std::mem::offset_of!(MkPrefill, pos0) - 84usize];
+    ["Offset of field: MkPrefill::max_tiles"]
+        [::std::mem::offset_of!(MkPrefill, max_tiles) - 88usize];
+    ["Offset of field: MkPrefill::hidden"][::std::mem::offset_of!(MkPrefill, hidden) - 92usize];
+    ["Offset of field: MkPrefill::columns"][::std::mem::offset_of!(MkPrefill, columns) - 96usize];
+    ["Offset of field: MkPrefill::out_columns"]
+        [::std::mem::offset_of!(MkPrefill, out_columns) - 100usize];
+    ["Offset of field: MkPrefill::slice"][::std::mem::offset_of!(MkPrefill, slice) - 104usize];
+    ["Offset of field: MkPrefill::steps"][::std::mem::offset_of!(MkPrefill, steps) - 108usize];
+    ["Offset of field: MkPrefill::tiles_per_block"]
+        [::std::mem::offset_of!(MkPrefill, tiles_per_block) - 112usize];
+    ["Offset of field: MkPrefill::gate_rows"]
+        [::std::mem::offset_of!(MkPrefill, gate_rows) - 116usize];
+    ["Offset of field: MkPrefill::eps"][::std::mem::offset_of!(MkPrefill, eps) - 120usize];
+    ["Offset of field: MkPrefill::reserved"]
+        [::std::mem::offset_of!(MkPrefill, reserved) - 124usize];
+};
+impl Default for MkPrefill {
     fn default() -> Self {
         let mut s = ::std::mem::MaybeUninit::<Self>::uninit();
         unsafe {

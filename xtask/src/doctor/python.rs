@@ -17,7 +17,7 @@ for package in 'torch', 'transformers':
 ";
 
 pub fn reference(machine: &Machine) -> Finding {
-    let own = setup::python_of(&machine.repository.join(setup::REFERENCE));
+    let own = setup::python_of(&machine.repository.join(setup::REFERENCE.folder));
     let python = if own.is_file() { Some(own) } else { machine.program("python3") };
     let (status, found) = match &python {
         None => (Status::Optional, "no .venv-reference, and no python3 on PATH".to_owned()),

@@ -60,7 +60,7 @@ pub fn logits(model: &Model, reference: &Reference) -> Result<LogitErrors> {
 }
 
 /// In f64, so that the measure adds nothing to what it measures. NaN compares as infinitely wrong.
-fn relative_error(found: &[f32], expected: &[f32]) -> f32 {
+pub fn relative_error(found: &[f32], expected: &[f32]) -> f32 {
     let norm = |numbers: &mut dyn Iterator<Item = f64>| numbers.map(|x| x * x).sum::<f64>().sqrt();
     let difference =
         norm(&mut found.iter().zip(expected).map(|(a, b)| f64::from(*a) - f64::from(*b)));

@@ -1,8 +1,10 @@
-//! `cargo xtask parity`: is this the model that transformers runs?
+//! `cargo xtask parity`: is this the model that transformers, or qwen_tts, runs?
 
 mod compare;
+mod npz;
 pub mod python;
 mod reference;
+pub mod speech;
 mod verdict;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -17,7 +19,7 @@ use mk_examples::{LoadArgs, locate, repo_root};
 use reference::Reference;
 use verdict::Gate;
 
-/// Compare a checkpoint's logits and greedy tokens with transformers'.
+/// Compare a checkpoint's logits and greedy tokens with transformers', or a Qwen3-TTS' speech with qwen_tts'.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Checkpoint directory or hub id (owner/name)
@@ -25,13 +27,13 @@ pub struct Args {
     model: String,
     #[command(flatten)]
     load: LoadArgs,
-    /// The reference file; made, and kept for the next time, if not given
+    /// The reference: a file, or for speech a folder; made, and kept for the next time, if not given
     #[arg(long)]
     reference: Option<PathBuf>,
-    /// Make the reference file anew (needs Python with torch and transformers)
+    /// Make the reference anew (needs Python with torch and transformers, or with qwen_tts)
     #[arg(long)]
     regenerate: bool,
-    /// Text to run when the reference is made; random ids of the whole vocabulary without it
+    /// Text to run or speak when the reference is made; random ids of the whole vocabulary without it
     #[arg(long)]
     prompt: Option<String>,
     /// Random sequences, when the reference is made
@@ -40,7 +42,7 @@ pub struct Args {
     /// Positions of each
     #[arg(long, default_value_t = 24)]
     positions: usize,
-    /// Greedy tokens, when the reference is made
+    /// Greedy tokens, or frames of speech, when the reference is made
     #[arg(long, default_value_t = 20)]
     greedy: usize,
 }
@@ -48,7 +50,10 @@ pub struct Args {
 /// Runs the command; an error, and so a non-zero exit, if parity does not hold.
 pub fn run(args: &Args) -> Result<()> {
     let dir = locate(&args.model)?;
-    let path = args.reference.clone().unwrap_or_else(|| default_reference(args, &dir));
+    if is_speech(&dir) {
+        return speech(args, &dir);
+    }
+    let path = args.reference.clone().unwrap_or_else(|| default_reference(args, &dir, ".npz"));
     if args.regenerate || !path.exists() {
         if args.reference.is_some() && !args.regenerate {
             bail!("{}: no such file; --regenerate makes it", path.display());
@@ -83,13 +88,38 @@ pub fn run(args: &Args) -> Result<()> {
     report(&gates)
 }
 
-/// Without `--reference`: one file for each checkpoint and prompt, in a folder that git ignores.
-fn default_reference(args: &Args, model: &Path) -> PathBuf {
+/// The same for a Qwen3-TTS.
+fn speech(args: &Args, dir: &Path) -> Result<()> {
+    let folder = args.reference.clone().unwrap_or_else(|| default_reference(args, dir, ""));
+    if args.regenerate || !folder.exists() {
+        if args.reference.is_some() && !args.regenerate {
+            bail!("{}: no such folder; --regenerate makes it", folder.display());
+        }
+        println!("making the reference {} with qwen_tts", folder.display());
+        let recipe = python::SpeechRecipe {
+            text: args.prompt.as_deref(),
+            frames: args.greedy,
+            ..python::SpeechRecipe::new(dir, &folder)
+        };
+        python::make_speech_reference(&repo_root()?, &recipe)?;
+    }
+    report(&speech::compare(dir, &folder, &args.load.options())?)
+}
+
+/// Whether `config.json` is that of a Qwen3-TTS.
+fn is_speech(dir: &Path) -> bool {
+    let config = std::fs::read(dir.join("config.json")).unwrap_or_default();
+    serde_json::from_slice::<serde_json::Value>(&config)
+        .is_ok_and(|config| config["model_type"] == "qwen3_tts")
+}
+
+/// Without `--reference`: one for each checkpoint and prompt, in a folder that git ignores.
+fn default_reference(args: &Args, model: &Path, ending: &str) -> PathBuf {
     let mut hasher = DefaultHasher::new();
     (&model, &args.prompt, args.sequences, args.positions, args.greedy).hash(&mut hasher);
     let name = model.file_name().unwrap_or_default().to_string_lossy();
     let root = repo_root().unwrap_or_default();
-    root.join(".mk/reference").join(format!("{name}-{:016x}.npz", hasher.finish()))
+    root.join(".mk/reference").join(format!("{name}-{:016x}{ending}", hasher.finish()))
 }
 
 /// Holds the model against everything the reference has.
@@ -163,6 +193,12 @@ fn report(gates: &[Gate]) -> Result<()> {
     }
     println!("\nParity: TRUE ✓");
     Ok(())
+}
+
+/// Whether a reference folder holds for a checkpoint of speech.
+#[cfg(test)]
+pub fn check_speech(dir: &Path, folder: &Path, options: &mk_model::ModelOptions) -> Result<()> {
+    report(&speech::compare(dir, folder, options)?)
 }
 
 /// Whether a reference file holds for a model; without the table.

@@ -1,14 +1,10 @@
 //! The reference file: an `.npz` that transformers' run of the checkpoint left behind.
 
-use std::fs::File;
-use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use npyz::{DType, NpyFile, TypeChar};
-use zip::ZipArchive;
-use zip::read::ZipFile;
-use zip::result::ZipError;
+
+use super::npz::{array, integers, open, shape_of};
 
 /// An open reference. Logits may be larger than memory, so they are read sequence by sequence.
 pub struct Reference {
@@ -102,48 +98,4 @@ impl Reference {
         }
         Ok(())
     }
-}
-
-/// An `.npz` is a zip archive of `.npy` files.
-type Archive = ZipArchive<BufReader<File>>;
-
-fn open(path: &Path) -> Result<Archive> {
-    Ok(ZipArchive::new(BufReader::new(File::open(path)?))?)
-}
-
-/// The array of this name, if the archive has it.
-fn array<'a>(
-    archive: &'a mut Archive,
-    name: &str,
-) -> Result<Option<NpyFile<ZipFile<'a, BufReader<File>>>>> {
-    match archive.by_name(&format!("{name}.npy")) {
-        Ok(entry) => Ok(Some(NpyFile::new(entry).with_context(|| format!("array {name}"))?)),
-        Err(ZipError::FileNotFound) => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("array {name}")),
-    }
-}
-
-fn shape_of<R: std::io::Read>(file: &NpyFile<R>) -> Vec<usize> {
-    file.shape().iter().map(|n| *n as usize).collect()
-}
-
-/// An array of token ids or counts, whatever integer type it has.
-fn integers(archive: &mut Archive, name: &str) -> Result<Option<(Vec<usize>, Vec<u32>)>> {
-    let Some(file) = array(archive, name)? else { return Ok(None) };
-    let shape = shape_of(&file);
-    let type_str = match file.dtype() {
-        DType::Plain(t) => t,
-        other => bail!("{name} has type {other:?}, expected integers"),
-    };
-    let numbers: Vec<i64> = match (type_str.type_char(), type_str.size_field()) {
-        (TypeChar::Int, 4) => file.into_vec::<i32>()?.into_iter().map(i64::from).collect(),
-        (TypeChar::Int, 8) => file.into_vec::<i64>()?,
-        (TypeChar::Uint, 4) => file.into_vec::<u32>()?.into_iter().map(i64::from).collect(),
-        _ => bail!("{name} has type {type_str}, expected i32"),
-    };
-    let ids = numbers
-        .into_iter()
-        .map(|n| u32::try_from(n).with_context(|| format!("{name} holds {n}")))
-        .collect::<Result<_>>()?;
-    Ok(Some((shape, ids)))
 }

@@ -15,12 +15,13 @@ pub struct Gate {
 }
 
 /// Mean and largest of some errors.
-struct Spread {
-    mean: f32,
-    worst: f32,
+pub struct Spread {
+    pub mean: f32,
+    pub worst: f32,
 }
 
-fn spread<'a>(errors: impl IntoIterator<Item = &'a f32>) -> Spread {
+/// Of these errors.
+pub fn spread<'a>(errors: impl IntoIterator<Item = &'a f32>) -> Spread {
     let (mut sum, mut count, mut worst) = (0.0f64, 0usize, 0.0f32);
     for error in errors {
         (sum, count, worst) = (sum + f64::from(*error), count + 1, worst.max(*error));

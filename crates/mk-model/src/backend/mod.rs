@@ -68,6 +68,12 @@ pub trait State: Send {
     /// Forgets all positions from `len` on.
     fn truncate(&mut self, len: usize);
 
+    /// Another sequence with a copy of the cache, that goes on by itself.
+    ///
+    /// # Errors
+    /// Memory that cannot be had.
+    fn fork(&self) -> Result<Box<dyn State>>;
+
     /// Appends `input` to the cache, in one batch, and reads out what `readout` asks for.
     ///
     /// # Errors

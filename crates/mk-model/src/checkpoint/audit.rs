@@ -95,7 +95,8 @@ pub fn audit(
     problems
 }
 
-fn shape_problems(expected: &[(String, Vec<usize>)], tensors: &TensorFiles) -> Vec<Problem> {
+/// Tensors of `expected`, given by name and shape, that are missing or of another shape. Their values are not read.
+pub fn shape_problems(expected: &[(String, Vec<usize>)], tensors: &TensorFiles) -> Vec<Problem> {
     let unreadable = |name: &str| {
         tensors
             .problems()

@@ -9,7 +9,7 @@ mod tensors;
 
 use std::path::{Path, PathBuf};
 
-pub use audit::{Layout, audit};
+pub use audit::{Layout, audit, shape_problems};
 pub use tensors::{Dtype, Tensor, TensorFiles, parse_index};
 
 pub(crate) use tensors::Stored;

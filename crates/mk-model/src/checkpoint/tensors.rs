@@ -77,14 +77,24 @@ impl Tensor {
 
     /// A copy of the numbers as f32; exact from all three types.
     pub fn to_f32(&self) -> Vec<f32> {
-        let bytes = self.bytes();
-        match self.dtype {
-            Dtype::Bf16 => pairs(bytes).map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
-            Dtype::F16 => pairs(bytes).map(|b| f16::from_le_bytes(b).to_f32()).collect(),
-            Dtype::F32 => bytes
-                .chunks_exact(4)
-                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                .collect(),
+        widen(self.dtype, self.bytes())
+    }
+
+    /// One row of a matrix `[rows, cols]` as f32, as an embedding is looked up; `None` beyond the last row or for a
+    /// tensor that is no matrix.
+    pub fn row(&self, row: usize) -> Option<Vec<f32>> {
+        let &[rows, cols] = self.shape() else { return None };
+        let bytes = cols * self.dtype.size();
+        (row < rows).then(|| widen(self.dtype, &self.bytes()[row * bytes..][..bytes]))
+    }
+}
+
+fn widen(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
+    match dtype {
+        Dtype::Bf16 => pairs(bytes).map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
+        Dtype::F16 => pairs(bytes).map(|b| f16::from_le_bytes(b).to_f32()).collect(),
+        Dtype::F32 => {
+            bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
         }
     }
 }

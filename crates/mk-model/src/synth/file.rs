@@ -9,7 +9,10 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 
 /// Writes `dir/name` through a temporary file beside it, which is renamed at the end, or removed on failure.
-pub(super) fn write(
+///
+/// # Errors
+/// Whatever `fill` or the system says.
+pub fn write(
     dir: &Path,
     name: &str,
     fill: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
@@ -30,7 +33,10 @@ pub(super) fn write(
 }
 
 /// Writes a JSON file: two spaces of indentation, as Hugging Face's tools do.
-pub(super) fn write_json(dir: &Path, name: &str, value: &Value) -> Result<()> {
+///
+/// # Errors
+/// Failures to write.
+pub fn write_json(dir: &Path, name: &str, value: &Value) -> Result<()> {
     write(dir, name, |out| {
         serde_json::to_writer_pretty(&mut *out, value)?;
         out.write_all(b"\n")

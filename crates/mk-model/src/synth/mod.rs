@@ -7,8 +7,9 @@
 
 mod config;
 mod corpus;
-mod file;
-mod tokenizer;
+pub mod file;
+pub mod tensors;
+pub mod tokenizer;
 mod weights;
 
 use std::path::Path;
@@ -16,6 +17,7 @@ use std::path::Path;
 use crate::checkpoint::Dtype;
 use crate::config::Config;
 use crate::error::{Error, Problem, Result};
+use tokenizer::{ADDED, Bpe};
 
 /// Where `config.json` keeps the base of the rotary frequencies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,12 +129,12 @@ impl Spec {
     pub fn write(&self, dir: impl AsRef<Path>) -> Result<()> {
         let dir = dir.as_ref();
         let config = self.check(dir)?;
-        let tokenizer = tokenizer::Bpe::train(self.tokens() - tokenizer::ADDED.len())
+        let tokenizer = Bpe::train(self.tokens() - ADDED.len(), &[])
             .map_err(|e| Error::Tokenizer { path: dir.into(), reason: e.to_string() })?;
         std::fs::create_dir_all(dir).map_err(|source| Error::Io { path: dir.into(), source })?;
         weights::write(self, dir)?;
-        file::write_json(dir, "tokenizer.json", &tokenizer.tokenizer_json())?;
-        file::write_json(dir, "tokenizer_config.json", &tokenizer.tokenizer_config())?;
+        file::write_json(dir, "tokenizer.json", &tokenizer.tokenizer_json(&ADDED))?;
+        file::write_json(dir, "tokenizer_config.json", &tokenizer::config(&tokenizer))?;
         file::write_json(dir, "generation_config.json", &config::generation_config(self))?;
         // The config comes last: a directory that has one is a whole checkpoint.
         file::write_json(dir, "config.json", &config)
@@ -141,14 +143,14 @@ impl Spec {
     fn check(&self, dir: &Path) -> Result<serde_json::Value> {
         let config = config::config(self);
         let mut problems = Config::from_json(&config.to_string()).err().unwrap_or_default();
-        let smallest = 256 + tokenizer::ADDED.len() + 3;
+        let smallest = 256 + ADDED.len() + 3;
         if self.vocab_size < smallest {
             problems.push(Problem::BadField {
                 field: "vocab_size".into(),
                 reason: format!(
                     "{} is too small: 256 bytes, {} added tokens and 3 spare rows need {smallest}",
                     self.vocab_size,
-                    tokenizer::ADDED.len()
+                    ADDED.len()
                 ),
             });
         }

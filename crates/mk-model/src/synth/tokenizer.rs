@@ -1,4 +1,4 @@
-//! A byte-level BPE tokenizer of any size, with Qwen3's rules and its added tokens.
+//! A byte-level BPE tokenizer of any size, with Qwen's rules and added tokens.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,7 +10,7 @@ use crate::text::tokenizer::{QWEN2_SPLIT, split_qwen2};
 
 /// Qwen3's added tokens in the order of their ids, which follow those of the BPE, and whether they are `special`:
 /// left out of a decode that skips such.
-pub(super) const ADDED: [(&str, bool); 26] = [
+pub const ADDED: [(&str, bool); 26] = [
     ("<|endoftext|>", true),
     ("<|im_start|>", true),
     ("<|im_end|>", true),
@@ -44,21 +44,28 @@ const CHAT_TEMPLATE: &str = include_str!("chat_template.jinja");
 type Pair = (u32, u32);
 
 /// The vocabulary, as the bytes of every token in the order of ids, and the merges in the order of their rank.
-pub(super) struct Bpe {
+pub struct Bpe {
     tokens: Vec<Vec<u8>>,
     merges: Vec<Pair>,
     ids: HashMap<Vec<u8>, u32>,
 }
 
 impl Bpe {
-    /// Exactly `size` tokens, or the 256 bytes where that is less: what the corpus teaches, then fillers.
-    pub(super) fn train(size: usize) -> Result<Self, tokenizers::Error> {
+    /// Exactly `size` tokens, or the 256 bytes and the pieces of `words` where that is less: each of `words` as one
+    /// token, then what the corpus teaches, then fillers.
+    ///
+    /// # Errors
+    /// None: the expression that splits the corpus is a constant.
+    pub fn train(size: usize, words: &[&str]) -> Result<Self, tokenizers::Error> {
         // Ids go by the order of GPT-2's byte alphabet, as in every byte-level BPE since.
         let mut bytes: Vec<u8> = (0..=255).collect();
         bytes.sort_by_key(|&byte| byte_chars()[usize::from(byte)]);
         let mut bpe = Self { tokens: Vec::new(), merges: Vec::new(), ids: HashMap::new() };
         for byte in bytes {
             bpe.id_of(vec![byte]);
+        }
+        for word in words {
+            bpe.join(word);
         }
         bpe.learn(size)?;
         bpe.fill(size);
@@ -82,6 +89,40 @@ impl Bpe {
         self.id_of(self.joined(pair))
     }
 
+    /// Merges the bytes of a word from left to right.
+    fn join(&mut self, word: &str) {
+        let ids: Vec<u32> = word.bytes().map(|byte| self.ids[&vec![byte]]).collect();
+        ids.into_iter().reduce(|left, right| match self.merges.contains(&(left, right)) {
+            true => self.ids[&self.joined((left, right))],
+            false => self.merge((left, right)),
+        });
+    }
+
+    /// Exchanges a token's id for `id`, where both are in the vocabulary; merges refer to what they did.
+    pub fn place(&mut self, token: &str, id: u32) {
+        let Some(&now) = self.ids.get(token.as_bytes()) else { return };
+        if id as usize >= self.tokens.len() {
+            return;
+        }
+        self.tokens.swap(now as usize, id as usize);
+        for at in [now, id] {
+            self.ids.insert(self.tokens[at as usize].clone(), at);
+        }
+        let moved = |at: u32| match at {
+            _ if at == now => id,
+            _ if at == id => now,
+            _ => at,
+        };
+        for pair in &mut self.merges {
+            *pair = (moved(pair.0), moved(pair.1));
+        }
+    }
+
+    /// The id of a token, if the vocabulary has it.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.ids.get(token.as_bytes()).copied()
+    }
+
     /// Merges the most frequent pair of the corpus (the lowest ids among equals), as long as one is there twice.
     fn learn(&mut self, size: usize) -> Result<(), tokenizers::Error> {
         let mut counts = BTreeMap::<&str, usize>::new();
@@ -92,6 +133,12 @@ impl Bpe {
             .into_iter()
             .map(|(word, count)| (word.bytes().map(|b| self.ids[&vec![b]]).collect(), count))
             .collect();
+        for &pair in &self.merges {
+            let id = self.ids[&self.joined(pair)];
+            for (word, _) in &mut words {
+                replace_pair(word, pair, id);
+            }
+        }
         while self.tokens.len() < size {
             let mut pairs = HashMap::<Pair, usize>::new();
             for (word, count) in &words {
@@ -144,8 +191,9 @@ impl Bpe {
         self.tokens[id].iter().map(|&byte| byte_chars()[usize::from(byte)]).collect()
     }
 
-    fn added(&self) -> impl Iterator<Item = (usize, Value)> {
-        ADDED.into_iter().enumerate().map(|(i, (content, special))| {
+    /// The added tokens with their ids, which follow on the vocabulary, as `added_tokens_decoder` describes them.
+    pub fn added(&self, added: &[(&str, bool)]) -> Map<String, Value> {
+        let describe = |(i, (content, special)): (usize, &(&str, bool))| {
             let token = json!({
                 "content": content,
                 "lstrip": false,
@@ -154,19 +202,36 @@ impl Bpe {
                 "single_word": false,
                 "special": special,
             });
-            (self.tokens.len() + i, token)
-        })
+            ((self.tokens.len() + i).to_string(), token)
+        };
+        added.iter().enumerate().map(describe).collect()
+    }
+
+    /// `vocab.json`.
+    pub fn vocab_json(&self) -> Value {
+        let vocab: Map<String, Value> =
+            (0..self.tokens.len()).map(|id| (self.text(id), id.into())).collect();
+        vocab.into()
+    }
+
+    /// `merges.txt`.
+    pub fn merges_txt(&self) -> String {
+        let lines = self.merges().map(|[a, b]| format!("{a} {b}\n"));
+        std::iter::once("#version: 0.2\n".into()).chain(lines).collect()
+    }
+
+    fn merges(&self) -> impl Iterator<Item = [String; 2]> {
+        self.merges.iter().map(|&(a, b)| [a, b].map(|id| self.text(id as usize)))
     }
 
     /// `tokenizer.json`.
-    pub(super) fn tokenizer_json(&self) -> Value {
-        let vocab: Map<String, Value> =
-            (0..self.tokens.len()).map(|id| (self.text(id), id.into())).collect();
-        let merges: Vec<[String; 2]> =
-            self.merges.iter().map(|&(a, b)| [a, b].map(|id| self.text(id as usize))).collect();
+    pub fn tokenizer_json(&self, added: &[(&str, bool)]) -> Value {
+        let merges: Vec<[String; 2]> = self.merges().collect();
         let added: Vec<Value> = self
-            .added()
-            .map(|(id, mut token)| {
+            .added(added)
+            .into_values()
+            .zip(self.tokens.len()..)
+            .map(|(mut token, id)| {
                 token["id"] = id.into();
                 token
             })
@@ -206,40 +271,34 @@ impl Bpe {
                 "fuse_unk": false,
                 "byte_fallback": false,
                 "ignore_merges": false,
-                "vocab": vocab,
+                "vocab": self.vocab_json(),
                 "merges": merges,
             },
         })
     }
+}
 
-    /// `tokenizer_config.json`, the chat template included.
-    pub(super) fn tokenizer_config(&self) -> Value {
-        let added: Map<String, Value> =
-            self.added().map(|(id, token)| (id.to_string(), token)).collect();
-        // Without the first, which is the padding, these are the ones that are special and have no other role.
-        let additional: Vec<&str> = ADDED
-            .into_iter()
-            .skip(1)
-            .filter(|(_, special)| *special)
-            .map(|(name, _)| name)
-            .collect();
-        json!({
-            "add_bos_token": false,
-            "add_prefix_space": false,
-            "added_tokens_decoder": added,
-            "additional_special_tokens": additional,
-            "bos_token": null,
-            "chat_template": CHAT_TEMPLATE,
-            "clean_up_tokenization_spaces": false,
-            "eos_token": "<|im_end|>",
-            "errors": "replace",
-            "model_max_length": 131_072,
-            "pad_token": "<|endoftext|>",
-            "split_special_tokens": false,
-            "tokenizer_class": "Qwen2Tokenizer",
-            "unk_token": null,
-        })
-    }
+/// `tokenizer_config.json` of a Qwen3 model, the chat template included.
+pub(super) fn config(bpe: &Bpe) -> Value {
+    // Without the first, which is the padding, these are the ones that are special and have no other role.
+    let additional: Vec<&str> =
+        ADDED.into_iter().skip(1).filter(|(_, special)| *special).map(|(name, _)| name).collect();
+    json!({
+        "add_bos_token": false,
+        "add_prefix_space": false,
+        "added_tokens_decoder": bpe.added(&ADDED),
+        "additional_special_tokens": additional,
+        "bos_token": null,
+        "chat_template": CHAT_TEMPLATE,
+        "clean_up_tokenization_spaces": false,
+        "eos_token": "<|im_end|>",
+        "errors": "replace",
+        "model_max_length": 131_072,
+        "pad_token": "<|endoftext|>",
+        "split_special_tokens": false,
+        "tokenizer_class": "Qwen2Tokenizer",
+        "unk_token": null,
+    })
 }
 
 fn replace_pair(word: &mut Vec<u32>, pair: Pair, with: u32) {

@@ -1,13 +1,15 @@
-//! Between text and token ids: the tokenizer, decoding as a text grows, and chat templates.
+//! Between text and token ids: the tokenizer, encoding and decoding as a text grows, and chat templates.
 
 pub mod chat;
 mod clock;
 mod json;
+pub mod live;
 pub mod stream;
 mod table;
 pub mod tokenizer;
 
 pub use chat::{ChatTemplate, Message};
+pub use live::{LiveEncoder, Piece};
 pub use stream::StreamDecoder;
 pub use tokenizer::Tokenizer;
 

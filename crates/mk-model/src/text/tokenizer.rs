@@ -14,7 +14,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{
-    AddedToken, DecoderWrapper, Model, ModelWrapper, NormalizedString, Normalizer,
+    AddedToken, DecoderWrapper, Encoding, Model, ModelWrapper, NormalizedString, Normalizer,
     OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, SplitDelimiterBehavior,
 };
 
@@ -96,19 +96,35 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>> {
+        Ok(self.merge(self.words(text)?, OffsetType::None)?.get_ids().to_vec())
+    }
+
+    /// The words of `text` taken as text alone, to which the merges are applied one by one.
+    pub(super) fn words(&self, text: &str) -> Result<PreTokenizedString> {
         let mut text = NormalizedString::from(text);
-        if let Some(normalizer) = self.inner.get_normalizer() {
+        if let Some(normalizer) = self.normalizer() {
             normalizer.normalize(&mut text).map_err(|e| self.failed(e.as_ref()))?;
         }
         let mut words = PreTokenizedString::from(text);
         if let Some(pre_tokenizer) = self.inner.get_pre_tokenizer() {
             pre_tokenizer.pre_tokenize(&mut words).map_err(|e| self.failed(e.as_ref()))?;
         }
+        Ok(words)
+    }
+
+    /// The tokens of `words`, with their places in the text if `offsets` asks for them.
+    pub(super) fn merge(
+        &self,
+        mut words: PreTokenizedString,
+        offsets: OffsetType,
+    ) -> Result<Encoding> {
         let model = self.inner.get_model();
         words.tokenize(|word| model.tokenize(word.get())).map_err(|e| self.failed(e.as_ref()))?;
-        let encoding =
-            words.into_encoding(None, 0, OffsetType::None).map_err(|e| self.failed(e.as_ref()))?;
-        Ok(encoding.get_ids().to_vec())
+        words.into_encoding(None, 0, offsets).map_err(|e| self.failed(e.as_ref()))
+    }
+
+    pub(super) fn normalizer(&self) -> Option<&NormalizerWrapper> {
+        self.inner.get_normalizer()
     }
 
     /// The text of `ids`, without the special tokens among them if `skip_special` is set. Bytes that are not UTF-8

@@ -10,9 +10,10 @@ use rayon::prelude::*;
 use super::CpuBackend;
 use super::attention::Attention;
 use super::kv_cache::{self, KvCache};
-use super::weights::{Layer, Matrix};
+use super::machine::Machine;
+use super::weights::Layer;
 use crate::backend::rope::Rotation;
-use crate::backend::{Input, Output, Precision, Readout, Rows};
+use crate::backend::{Input, Output, Readout, Rows};
 use crate::error::{Error, Result};
 use crate::raw::kernels::{Kernels, Panel};
 
@@ -20,8 +21,6 @@ use crate::raw::kernels::{Kernels, Panel};
 const BATCH: usize = 512;
 /// Positions whose logits are made together: they take `vocab_size` numbers each.
 const LOGITS_BATCH: usize = 48;
-/// Weight rows of one task when there are several tokens: as many as fit a core's cache beside the activations.
-const TASK_ROWS: usize = 64;
 
 /// One pass of a model.
 pub(super) struct Forward<'a> {
@@ -98,7 +97,7 @@ impl Forward<'_> {
         let (tokens, stride) = (batch.tokens, batch.stride);
         let input = self.normalised(&batch.x, &layer.input_norm, tokens, stride);
         let mut qkv = vec![0.0; (config.q_size() + 2 * config.kv_size()) * stride];
-        self.matmul(&[&layer.q, &layer.k, &layer.v], &input, &mut qkv, false);
+        self.machine().matmul(&[&layer.q, &layer.k, &layer.v], &input, &mut qkv, false);
 
         let (queries, kv) = qkv.split_at_mut(config.q_size() * stride);
         let (keys, values) = kv.split_at_mut(config.kv_size() * stride);
@@ -108,7 +107,7 @@ impl Forward<'_> {
         cache.write(index, kv_cache::Rows { keys, values, tokens, stride });
 
         let attention = Attention {
-            kernels: &self.model.kernels,
+            kernels: &self.machine().kernels,
             config,
             cache,
             layer: index,
@@ -119,27 +118,28 @@ impl Forward<'_> {
         };
         let mut attended = vec![0.0; config.q_size() * tokens];
         attention.run(&mut attended);
-        let attended = self.pack(config.q_size(), tokens, |feature, token| {
+        let attended = self.machine().pack(config.q_size(), tokens, |feature, token| {
             attended[Attention::place(config, tokens, feature, token)]
         });
-        self.matmul(&[&layer.o], &attended, &mut batch.x, true);
+        self.machine().matmul(&[&layer.o], &attended, &mut batch.x, true);
     }
 
     fn feed_forward(&self, layer: &Layer, batch: &mut Batch) {
         let (tokens, stride) = (batch.tokens, batch.stride);
         let input = self.normalised(&batch.x, &layer.post_norm, tokens, stride);
         let mut activated = vec![0.0; layer.gate.rows * stride];
-        let rows = self.task_rows(layer.gate.rows, tokens);
+        let rows = self.machine().task_rows(layer.gate.rows, tokens);
         activated.par_chunks_mut(rows * stride).enumerate().for_each(|(task, gate)| {
             let count = gate.len() / stride;
             let mut up = vec![0.0; gate.len()];
-            let kernels = &self.model.kernels;
+            let kernels = &self.machine().kernels;
             kernels.matmul(layer.gate.rows(task * rows, count), &input, gate, false);
             kernels.matmul(layer.up.rows(task * rows, count), &input, &mut up, false);
             kernels.silu_mul(gate, &up);
         });
-        let activated = self.pack(layer.gate.rows, tokens, |f, t| activated[f * stride + t]);
-        self.matmul(&[&layer.down], &activated, &mut batch.x, true);
+        let activated =
+            self.machine().pack(layer.gate.rows, tokens, |f, t| activated[f * stride + t]);
+        self.machine().matmul(&[&layer.down], &activated, &mut batch.x, true);
     }
 
     /// RMSNorm of every head over its features, the rotation, and a factor.
@@ -165,48 +165,7 @@ impl Forward<'_> {
     /// RMSNorm over the features, packed for a matrix product.
     fn normalised(&self, x: &[f32], weight: &[f32], tokens: usize, stride: usize) -> Panel {
         let scales = rms_scales(x, weight.len(), stride, self.model.config.rms_norm_eps);
-        self.pack(weight.len(), tokens, |f, t| x[f * stride + t] * scales[t] * weight[f])
-    }
-
-    fn pack(
-        &self,
-        features: usize,
-        tokens: usize,
-        value: impl Fn(usize, usize) -> f32 + Sync,
-    ) -> Panel {
-        let kernels = &self.model.kernels;
-        let format = kernels.panel_format(self.model.precision == Precision::Bf16);
-        kernels.pack(format, features, tokens, value)
-    }
-
-    /// The product of the matrices, one above the other, with `input`, in parallel over rows.
-    fn matmul(&self, stack: &[&Matrix], input: &Panel, out: &mut [f32], accumulate: bool) {
-        let total: usize = stack.iter().map(|m| m.rows).sum();
-        let stride = out.len() / total;
-        let rows = self.task_rows(total, stride);
-        out.par_chunks_mut(rows * stride).enumerate().for_each(|(task, mut out)| {
-            let (mut first, end) = (task * rows, (task * rows + rows).min(total));
-            let mut top = 0;
-            for matrix in stack {
-                let bottom = top + matrix.rows;
-                if first < bottom && first < end {
-                    let count = end.min(bottom) - first;
-                    let (part, rest) = std::mem::take(&mut out).split_at_mut(count * stride);
-                    let weights = matrix.rows(first - top, count);
-                    self.model.kernels.matmul(weights, input, part, accumulate);
-                    (first, out) = (first + count, rest);
-                }
-                top = bottom;
-            }
-        });
-    }
-
-    /// Rows of one task: a few tasks a thread for a single token, whose product is bound by memory; for several, rows
-    /// that stay in a core's cache.
-    fn task_rows(&self, total: usize, tokens: usize) -> usize {
-        let share =
-            total.div_ceil(4 * self.model.threads.current_num_threads()).next_multiple_of(8);
-        if tokens == 1 { share } else { share.min(TASK_ROWS) }
+        self.machine().pack(weight.len(), tokens, |f, t| x[f * stride + t] * scales[t] * weight[f])
     }
 
     fn read_out(&self, batch: &Batch, is_last: bool, output: &mut Output) -> Result<()> {
@@ -257,23 +216,11 @@ impl Forward<'_> {
     /// Appends the logits of hidden states `[rows][hidden_size]`.
     fn logits(&self, normed: &[f32], logits: &mut Vec<f32>) {
         let head = self.model.weights.head(self.readout.head);
-        let (vocab, width) = (head.rows, head.cols);
-        let tokens = normed.len() / width;
-        let stride = Kernels::stride(tokens);
-        let input = self.pack(width, tokens, |f, t| normed[t * width + f]);
-        let start = logits.len();
-        logits.resize(start + tokens * vocab, 0.0);
-        if tokens == 1 {
-            self.matmul(&[head], &input, &mut logits[start..], false);
-            return;
-        }
-        let mut columns = vec![0.0; vocab * stride];
-        self.matmul(&[head], &input, &mut columns, false);
-        logits[start..].par_chunks_exact_mut(vocab).enumerate().for_each(|(token, row)| {
-            for (id, logit) in row.iter_mut().enumerate() {
-                *logit = columns[id * stride + token];
-            }
-        });
+        self.machine().product(head, normed, logits);
+    }
+
+    fn machine(&self) -> &Machine {
+        &self.model.machine
     }
 }
 

@@ -14,6 +14,7 @@ use crate::raw::kernels::{Block, to_bf16};
 /// Positions in a block.
 pub(super) const BLOCK: usize = 64;
 
+#[derive(Clone)]
 pub(super) struct KvCache {
     shape: Shape,
     layers: Vec<Blocks>,
@@ -40,6 +41,7 @@ impl Shape {
 }
 
 /// The blocks of one layer.
+#[derive(Clone)]
 enum Blocks {
     Bf16(Vec<Vec<u16>>),
     F32(Vec<Vec<f32>>),

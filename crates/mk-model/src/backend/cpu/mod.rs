@@ -6,18 +6,21 @@
 mod attention;
 mod forward;
 mod kv_cache;
+mod machine;
 mod weights;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+pub(crate) use machine::Machine;
+pub(crate) use weights::Matrix;
+
 use super::rope::inverse_frequencies;
-use super::{Backend, Input, Output, Precision, Readout, Run, State, Step, decode_on_host};
+use super::{Backend, Input, Output, Readout, Run, State, Step, decode_on_host};
 use crate::checkpoint::{Layout, TensorFiles};
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::raw::Isa;
-use crate::raw::kernels::Kernels;
 use forward::Forward;
 use kv_cache::KvCache;
 use weights::ModelWeights;
@@ -35,55 +38,35 @@ pub struct CpuOptions {
 pub struct CpuBackend {
     config: Config,
     weights: ModelWeights,
-    precision: Precision,
-    kernels: Kernels,
-    threads: rayon::ThreadPool,
+    machine: Arc<Machine>,
     inverse_frequencies: Vec<f32>,
 }
 
 impl CpuBackend {
     /// Takes tensors that have passed the audit.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] for an instruction set the machine lacks, [`Error::Threads`].
     pub(crate) fn new(
         config: &Config,
         layout: &Layout,
         tensors: &TensorFiles,
-        precision: Precision,
-        options: CpuOptions,
-    ) -> Result<Self> {
-        let isa = options.isa.unwrap_or_else(|| Isa::available()[0]);
-        let kernels = Kernels::of(isa).ok_or_else(|| Error::Unavailable {
-            what: isa.to_string(),
-            reason: "this machine does not have the instruction set".into(),
-        })?;
-        // Zero means one thread a core to rayon.
-        let threads = rayon::ThreadPoolBuilder::new()
-            .num_threads(options.threads.unwrap_or(0))
-            .thread_name(|i| format!("mk-cpu-{i}"))
-            .build()
-            .map_err(|e| Error::Threads(e.to_string()))?;
-        Ok(Self {
+        machine: Arc<Machine>,
+    ) -> Self {
+        Self {
             config: config.clone(),
-            weights: ModelWeights::new(config, layout, tensors, precision),
-            precision,
-            kernels,
-            threads,
+            weights: ModelWeights::new(config, layout, tensors, machine.precision),
+            machine,
             inverse_frequencies: inverse_frequencies(config.rope_theta, config.head_dim),
-        })
+        }
     }
 }
 
 /// A CPU backend is shared by its sequences.
 impl Backend for Arc<CpuBackend> {
     fn describe(&self) -> String {
-        let (threads, isa) = (self.threads.current_num_threads(), self.kernels.isa());
-        format!("CPU, {threads} threads, {isa}, {}", self.precision)
+        self.machine.describe()
     }
 
     fn state(&self, _capacity: usize) -> Result<Box<dyn State>> {
-        let cache = KvCache::new(&self.config, self.precision);
+        let cache = KvCache::new(&self.config, self.machine.precision);
         Ok(Box::new(CpuState { backend: Arc::clone(self), cache }))
     }
 }
@@ -102,11 +85,16 @@ impl State for CpuState {
         self.cache.truncate(len);
     }
 
+    fn fork(&self) -> Result<Box<dyn State>> {
+        let (backend, cache) = (Arc::clone(&self.backend), self.cache.clone());
+        Ok(Box::new(CpuState { backend, cache }))
+    }
+
     fn extend(&mut self, input: Input<'_>, readout: Readout) -> Result<Output> {
         let before = self.cache.len();
         let (backend, cache) = (&self.backend, &mut self.cache);
         let forward = Forward { model: backend, readout };
-        let result = backend.threads.install(|| forward.run(cache, input));
+        let result = backend.machine.install(|| forward.run(cache, input));
         if result.is_err() {
             self.cache.truncate(before);
         }

@@ -7,9 +7,9 @@ use crate::raw::kernels::{Weights, to_bf16};
 
 /// A weight matrix `[rows][cols]`.
 #[derive(Debug)]
-pub(super) struct Matrix {
-    pub(super) rows: usize,
-    pub(super) cols: usize,
+pub(crate) struct Matrix {
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
     numbers: Numbers,
 }
 
@@ -26,7 +26,7 @@ enum Numbers {
 impl Matrix {
     /// bf16 tensors are used in place at either precision (widening them is exact), f32 tensors at f32; anything else
     /// is converted once, into memory of its own.
-    fn new(tensor: &Tensor, precision: Precision) -> Self {
+    pub(crate) fn new(tensor: &Tensor, precision: Precision) -> Self {
         let numbers = match (tensor.dtype(), precision) {
             (Dtype::Bf16, _) if tensor.mapped::<u16>().is_some() => {
                 Numbers::MappedBf16(tensor.clone())

@@ -1,8 +1,9 @@
 //! The kernels for one model's dimensions, on one device.
 
-use mk_sys::abi::MkShape;
+use mk_sys::abi::{MkGemm, MkShape};
 use mk_sys::device::{Device, Grid, Kernel, Module};
 
+use super::raw::{self, Variable};
 use crate::config::Config;
 use crate::error::{Error, Result};
 
@@ -15,6 +16,24 @@ pub(super) struct Kernels {
     pub(super) decode: Kernel,
     pub(super) pack_layer: Kernel,
     pub(super) pack_head: Kernel,
+    pub(super) embed: Kernel,
+    pub(super) norm: Kernel,
+    pub(super) heads: Kernel,
+    pub(super) attention: (Kernel, MkGemm),
+    /// Products whose result is stored.
+    pub(super) store: Gemms,
+    /// Of gate and up, with the activation.
+    pub(super) gate: Gemms,
+    /// Added to the residual stream.
+    pub(super) add: Gemms,
+    /// The same where a block of the decode kernel has 8 rows.
+    pub(super) add8: Gemms,
+}
+
+/// A matrix product of the prefill in two sizes of tiles.
+pub(super) struct Gemms {
+    pub(super) large: (Kernel, MkGemm),
+    pub(super) small: (Kernel, MkGemm),
 }
 
 impl Kernels {
@@ -33,7 +52,7 @@ impl Kernels {
         let image = mk_sys::kernels::image(device.info().compute_capability)
             .map_err(|e| unavailable(e.to_string()))?;
         let module = device.load(image)?;
-        let shape = shape(&module, hidden, inter)?;
+        let shape: MkShape = read(&module, &format!("mk_shape_{hidden}_{inter}"))?;
         let heads = (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
         let built = (shape.q_heads as usize, shape.kv_heads as usize, shape.head_dim as usize);
         if heads != built {
@@ -48,8 +67,29 @@ impl Kernels {
             )));
         }
         let kernel = |name: &str| module.kernel(&format!("mk_{name}_{hidden}_{inter}"));
+        let configs: [MkGemm; 5] = read(&module, "mk_gemm_configs")?;
+        let [large, small, large_gate, small_gate, attention] = configs;
+        let sized = |name: &str, config: MkGemm| -> Result<(Kernel, MkGemm)> {
+            let kernel = module.kernel(name)?;
+            kernel.allow_shared_memory(config.shared_bytes)?;
+            Ok((kernel, config))
+        };
+        let gemms = |name: &str, large: MkGemm, small: MkGemm| -> Result<Gemms> {
+            Ok(Gemms {
+                large: sized(&format!("mk_gemm_{name}_large"), large)?,
+                small: sized(&format!("mk_gemm_{name}_small"), small)?,
+            })
+        };
         let kernels = Self {
             shape,
+            embed: module.kernel("mk_embed")?,
+            norm: module.kernel("mk_norm")?,
+            heads: module.kernel("mk_heads")?,
+            attention: sized("mk_attention", attention)?,
+            store: gemms("store", large, small)?,
+            gate: gemms("gate", large_gate, small_gate)?,
+            add: gemms("add", large, small)?,
+            add8: gemms("add8", large, small)?,
             decode: kernel("decode")?,
             pack_layer: kernel("pack_layer")?,
             pack_head: kernel("pack_head")?,
@@ -83,9 +123,8 @@ impl Kernels {
     }
 }
 
-fn shape(module: &Module, hidden: usize, inter: usize) -> Result<MkShape> {
-    let bytes = module.variable(&format!("mk_shape_{hidden}_{inter}"))?;
-    super::raw::shape(&bytes)
+fn read<T: Variable>(module: &Module, name: &str) -> Result<T> {
+    raw::read(&module.variable(name)?)
         .ok_or_else(|| Error::Device("the kernels are of another version than this program".into()))
 }
 

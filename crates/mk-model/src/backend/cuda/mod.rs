@@ -6,13 +6,14 @@
 //! bf16, sums, norms, softmax and the residual stream f32.
 
 mod kernels;
+mod prefill;
 mod raw;
 mod run;
 mod state;
 mod weights;
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use mk_sys::device::{Device, Memory, Stream};
 use mk_sys::driver::DriverError;
@@ -22,6 +23,7 @@ use crate::checkpoint::{Layout, TensorFiles};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use kernels::{Kernels, unavailable};
+use prefill::Scratch;
 use state::Buffers;
 use weights::Weights;
 
@@ -31,6 +33,7 @@ pub struct CudaBackend {
     device: Device,
     kernels: Kernels,
     weights: Weights,
+    scratch: Mutex<Option<Scratch>>,
 }
 
 impl CudaBackend {
@@ -55,7 +58,7 @@ impl CudaBackend {
         })?;
         let kernels = Kernels::load(&device, config)?;
         let weights = Weights::load(&device, &kernels, config, layout, tensors)?;
-        Ok(Self { config: config.clone(), device, kernels, weights })
+        Ok(Self { config: config.clone(), device, kernels, weights, scratch: Mutex::new(None) })
     }
 }
 
@@ -103,6 +106,16 @@ impl State for CudaState {
 
     fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
+    }
+
+    fn fork(&self) -> Result<Box<dyn State>> {
+        let backend = Arc::clone(&self.backend);
+        let (device, shape) = (&backend.device, &backend.kernels.shape);
+        let stream = device.stream()?;
+        let cache = self.buffers.cache.fork(&stream, self.len)?;
+        let buffers = Buffers::with(cache, device, shape, backend.config.vocab_size)?;
+        let len = self.len;
+        Ok(Box::new(CudaState { backend, stream, buffers, logits: None, hidden: None, len }))
     }
 
     fn extend(&mut self, input: Input<'_>, readout: Readout) -> Result<Output> {

@@ -8,8 +8,9 @@ use mk_sys::device::Memory;
 
 use super::CudaState;
 use super::kernels::unavailable;
+use super::prefill::{BATCH, WORTHWHILE};
 use super::raw::{self, DecodeCall, HandedIn};
-use super::state::{LAUNCH, MAX_HANDED_IN};
+use super::state::LAUNCH;
 use crate::backend::{Input, Output, Readout, Rows, Run, Step, decode_on_host};
 use crate::error::{Error, Result};
 use crate::sampling::{Sampler, Sampling, Seen};
@@ -86,9 +87,14 @@ impl CudaState {
 
     /// Appends these positions of `input` and reads nothing out.
     fn fill(&mut self, input: Input<'_>, range: Range<usize>) -> Result<()> {
-        for start in range.clone().step_by(MAX_HANDED_IN) {
-            let rows = start..range.end.min(start + MAX_HANDED_IN);
+        for start in range.clone().step_by(BATCH) {
+            let rows = start..range.end.min(start + BATCH);
             let tokens = rows.len();
+            let part = slice(input, rows, self.backend.config.hidden_size);
+            if tokens >= WORTHWHILE {
+                self.prefill(part)?;
+                continue;
+            }
             let launch = Launch {
                 tokens,
                 head_from: tokens,
@@ -96,7 +102,7 @@ impl CudaState {
                 sampling: GREEDY,
                 stops: &[],
             };
-            self.launch(slice(input, rows, self.backend.config.hidden_size), &launch)?;
+            self.launch(part, &launch)?;
             self.wait(0, &mut |_| ControlFlow::Continue(()))?;
             self.len += tokens;
         }

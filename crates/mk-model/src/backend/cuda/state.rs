@@ -29,14 +29,25 @@ pub(super) struct Buffers {
 }
 
 impl Buffers {
+    /// For a new sequence.
     pub(super) fn new(
         device: &Device,
         shape: &MkShape,
         layers: usize,
         vocab: usize,
     ) -> Result<Self> {
+        Self::with(Cache::new(device, shape, layers)?, device, shape, vocab)
+    }
+
+    /// For a sequence whose cache is there.
+    pub(super) fn with(
+        cache: Cache,
+        device: &Device,
+        shape: &MkShape,
+        vocab: usize,
+    ) -> Result<Self> {
         Ok(Self {
-            cache: Cache::new(device, shape, layers)?,
+            cache,
             exchange: device.memory(shape.exchange_bytes as usize)?,
             // Whole words of 64 bits, as `Seen` has them.
             masks: device.memory(2 * vocab.div_ceil(64) * 8)?,

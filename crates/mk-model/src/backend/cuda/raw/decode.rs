@@ -1,103 +1,45 @@
-//! The launches: where buffers become the pointers of a kernel's parameter.
+//! The decode kernel's launch.
 
-#![allow(unsafe_code)]
-
-use mk_sys::abi::{MK_MAX_STOPS, MkDecode, MkPackHead, MkPackLayer, MkSampling, MkShape};
-use mk_sys::device::{Grid, Memory, Stream};
+use mk_sys::abi::{MK_MAX_STOPS, MkDecode, MkSampling};
+use mk_sys::device::{Memory, Stream};
 use mk_sys::driver::DriverError;
 
-use super::kernels::Kernels;
-use super::state::Buffers;
-use super::weights::Weights;
+use super::super::kernels::Kernels;
+use super::super::state::{Buffers, MAX_HANDED_IN};
+use super::super::weights::Weights;
 
 /// Positions up to which attention is split over 4 and over 8 blocks of a key head's 16 (see `kernels/decode/NOTES.md`).
 const SPLITS: [i32; 2] = [256, 4096];
 /// Polls of about 0.7 µs before a wait is an error: two seconds.
 const MAX_TURNS: i32 = 3_000_000;
 
-/// Reads what a module says of its kernels; `None` if it is not of the size that this program knows.
-pub(super) fn shape(bytes: &[u8]) -> Option<MkShape> {
-    (bytes.len() == size_of::<MkShape>()).then(|| {
-        // SAFETY: the struct is of plain integers, of exactly this size; the read need not be aligned.
-        unsafe { bytes.as_ptr().cast::<MkShape>().read_unaligned() }
-    })
-}
-
-/// One thread for 16 packed bytes.
-fn pack_grid(bytes: usize) -> Grid {
-    let blocks = u32::try_from((bytes / 16).div_ceil(256)).unwrap_or(u32::MAX);
-    Grid { blocks: [blocks, 1, 1], threads: 256, shared: 0, cooperative: false }
-}
-
-/// Packs the layer whose matrices (q, k, v; o; gate, up; down) lie in `plain` at these offsets.
-pub(super) fn pack_layer(
-    stream: &Stream,
-    kernels: &Kernels,
-    (plain, [qkv, o, gate_up, down]): (&Memory, [usize; 4]),
-    (packed, layer): (&Memory, usize),
-) -> Result<(), DriverError> {
-    let bytes = kernels.shape.layer_bytes as usize;
-    assert!(plain.len() >= bytes && packed.len() >= (layer + 1) * bytes, "a layer does not fit");
-    let at = |offset: usize| (plain.address() + offset as u64) as *const u16;
-    let parameter = MkPackLayer {
-        qkv: at(qkv),
-        o: at(o),
-        gate_up: at(gate_up),
-        down: at(down),
-        out: (packed.address() + (layer * bytes) as u64) as *mut u8,
-    };
-    // SAFETY: both sides have been checked for size; packing reads each weight once and writes each packed byte once.
-    unsafe { stream.launch(&kernels.pack_layer, pack_grid(bytes), &parameter) }
-}
-
-/// Packs an output head of `vocab` rows.
-pub(super) fn pack_head(
-    stream: &Stream,
-    kernels: &Kernels,
-    plain: &Memory,
-    packed: &Memory,
-    vocab: usize,
-) -> Result<(), DriverError> {
-    let shape = &kernels.shape;
-    let bytes = vocab.div_ceil(8) * shape.head_tile_bytes as usize;
-    let fits = plain.len() >= vocab * shape.hidden as usize * 2 && packed.len() >= bytes;
-    assert!(fits, "a head does not fit");
-    let parameter = MkPackHead {
-        head: plain.address() as *const u16,
-        out: packed.address() as *mut u8,
-        vocab: vocab as i64,
-    };
-    // SAFETY: as in `pack_layer`.
-    unsafe { stream.launch(&kernels.pack_head, pack_grid(bytes), &parameter) }
-}
-
 /// What one decode launch is to do.
-pub(super) struct DecodeCall<'a> {
-    pub(super) kernels: &'a Kernels,
-    pub(super) weights: &'a Weights,
-    pub(super) buffers: &'a Buffers,
+pub(in super::super) struct DecodeCall<'a> {
+    pub(in super::super) kernels: &'a Kernels,
+    pub(in super::super) weights: &'a Weights,
+    pub(in super::super) buffers: &'a Buffers,
     /// Which output head.
-    pub(super) head: usize,
-    pub(super) layers: usize,
-    pub(super) vocab: usize,
-    pub(super) eps: f32,
+    pub(in super::super) head: usize,
+    pub(in super::super) layers: usize,
+    pub(in super::super) vocab: usize,
+    pub(in super::super) eps: f32,
     /// Position of the first token.
-    pub(super) position: usize,
+    pub(in super::super) position: usize,
     /// Tokens run.
-    pub(super) tokens: usize,
+    pub(in super::super) tokens: usize,
     /// How many of them are handed in.
-    pub(super) handed_in: HandedIn,
+    pub(in super::super) handed_in: HandedIn,
     /// The first token whose logits are computed.
-    pub(super) head_from: usize,
-    pub(super) sampling: MkSampling,
-    pub(super) stops: &'a [u32],
-    pub(super) logits: Option<&'a Memory>,
-    pub(super) hidden: Option<&'a Memory>,
+    pub(in super::super) head_from: usize,
+    pub(in super::super) sampling: MkSampling,
+    pub(in super::super) stops: &'a [u32],
+    pub(in super::super) logits: Option<&'a Memory>,
+    pub(in super::super) hidden: Option<&'a Memory>,
 }
 
 /// Input of a launch that does not come from sampling.
 #[derive(Clone, Copy)]
-pub(super) enum HandedIn {
+pub(in super::super) enum HandedIn {
     /// So many ids: the first, and the others in `Buffers::forced`.
     Ids(u32, usize),
     /// So many rows in `Buffers::rows`.
@@ -105,7 +47,7 @@ pub(super) enum HandedIn {
 }
 
 /// Launches the decode kernel. What it reports arrives in the mailbox of the buffers.
-pub(super) fn decode(stream: &Stream, call: &DecodeCall<'_>) -> Result<(), DriverError> {
+pub(in super::super) fn decode(stream: &Stream, call: &DecodeCall<'_>) -> Result<(), DriverError> {
     let DecodeCall { weights, buffers, .. } = call;
     let shape = &call.kernels.shape;
     let hidden = shape.hidden as usize;
@@ -124,7 +66,7 @@ pub(super) fn decode(stream: &Stream, call: &DecodeCall<'_>) -> Result<(), Drive
         |memory: Option<&Memory>, row: usize| memory.is_none_or(|m| m.len() >= made * row * 4);
     assert!(room(call.logits, call.vocab) && room(call.hidden, hidden), "a readout does not fit");
     let by_rows = matches!(call.handed_in, HandedIn::Rows(_));
-    assert!(handed_in <= super::state::MAX_HANDED_IN, "more input than there is memory for");
+    assert!(handed_in <= MAX_HANDED_IN, "more input than there is memory for");
     assert!(by_rows || weights.embedding.is_some(), "ids for a model without an embedding");
     assert!((first as usize) < call.vocab, "the first id is out of range");
 

@@ -120,6 +120,13 @@ typedef struct MkPackHead {
   int64_t vocab;
 } MkPackHead;
 
+/* Reading memory, to know how fast that is. */
+typedef struct MkRead {
+  const uint8_t* from;
+  uint64_t bytes;
+  uint32_t* out;               /* 4 bytes */
+} MkRead;
+
 /* How a kernel of the prefill cuts its work, and what it needs; `mk_gemm_configs` in a module has those of the products
  * (large, small, and both again for gate and up) and that of the attention. */
 typedef struct MkGemm {
@@ -170,6 +177,7 @@ MK_ASSERT(offsetof(MkDecode, stops) == 24 * 8 + 40 + 9 * 4, "MkDecode.stops");
 MK_ASSERT(sizeof(MkDecode) == 24 * 8 + 40 + 9 * 4 + 16 * 4 + 5 * 4, "MkDecode");
 MK_ASSERT(sizeof(MkPackLayer) == 40, "MkPackLayer");
 MK_ASSERT(sizeof(MkPackHead) == 24, "MkPackHead");
+MK_ASSERT(sizeof(MkRead) == 24, "MkRead");
 MK_ASSERT(sizeof(MkGemm) == 16, "MkGemm");
 MK_ASSERT(sizeof(MkPrefill) == 10 * 8 + 12 * 4, "MkPrefill");
 

@@ -4,6 +4,7 @@
 #include "prefill/attention.cuh"
 #include "prefill/gemm.cuh"
 #include "prefill/rows.cuh"
+#include "read.cuh"
 
 // The decode kernel is made of Hopper's bulk copies and of 227 KB of shared memory a block. Elsewhere it says so.
 #if !defined(__CUDA_ARCH__) || (__CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200)
@@ -64,6 +65,7 @@ extern "C" __device__ MkGemm mk_gemm_configs[5] = {
     config_of<prefill::Large>(), config_of<prefill::Small>(), config_of<prefill::LargeGate>(), config_of<prefill::SmallGate>(),
     {0, 64, 256, prefill::ATTENTION_SHARED}};
 
+extern "C" __global__ void __launch_bounds__(512) mk_read(const __grid_constant__ MkRead p) { read_all(p); }
 extern "C" __global__ void __launch_bounds__(256) mk_embed(const __grid_constant__ MkPrefill p) { prefill::embed(p); }
 extern "C" __global__ void __launch_bounds__(256) mk_norm(const __grid_constant__ MkPrefill p) { prefill::norm(p); }
 extern "C" __global__ void __launch_bounds__(1024) mk_heads(const __grid_constant__ MkPrefill p) { prefill::heads(p); }

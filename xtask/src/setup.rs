@@ -30,6 +30,10 @@ pub const REFERENCE_TTS: Environment = Environment {
     alone: Some("qwen-tts==0.1.1"),
 };
 
+/// What compiles the CUDA kernels: nvcc and what it needs.
+pub const CUDA: Environment =
+    Environment { folder: ".venv-cuda", requirements: "kernels/requirements.txt", alone: None };
+
 /// A copy of the requirements that were installed last, inside the environment.
 const INSTALLED: &str = "requirements.installed";
 
@@ -43,6 +47,9 @@ pub struct Args {
     /// The Python reference of speech: torch and qwen-tts, in .venv-reference-tts (several GB).
     #[arg(long)]
     reference_tts: bool,
+    /// nvcc, for the feature `cuda`, in .venv-cuda (NVIDIA's wheels under NVIDIA's licence; 270 MB).
+    #[arg(long)]
+    cuda: bool,
 }
 
 /// Sets up what `args` names in the repository at `root`.
@@ -52,6 +59,9 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
     }
     if args.reference_tts {
         install(root, &REFERENCE_TTS)?;
+    }
+    if args.cuda {
+        install(root, &CUDA)?;
     }
     Ok(())
 }

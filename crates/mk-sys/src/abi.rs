@@ -1,5 +1,5 @@
 //! What the host and the kernels agree on: `kernels/abi.h`, by bindgen. `cargo xtask codegen` makes it anew.
-// Header 36b24d2e9e6cc3ed
+// Header 66ff8c6b2fb44b5c
 
 #![allow(missing_docs, non_camel_case_types, non_snake_case, non_upper_case_globals)]
 
@@ -292,6 +292,30 @@ const _: () = {
     ["Offset of field: MkPackHead::vocab"][::std::mem::offset_of!(MkPackHead, vocab) - 16usize];
 };
 impl Default for MkPackHead {
+    fn default() -> Self {
+        let mut s = ::std::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::std::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MkRead {
+    pub from: *const u8,
+    pub bytes: u64,
+    pub out: *mut u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of MkRead"][::std::mem::size_of::<MkRead>() - 24usize];
+    ["Alignment of MkRead"][::std::mem::align_of::<MkRead>() - 8usize];
+    ["Offset of field: MkRead::from"][::std::mem::offset_of!(MkRead, from) - 0usize];
+    ["Offset of field: MkRead::bytes"][::std::mem::offset_of!(MkRead, bytes) - 8usize];
+    ["Offset of field: MkRead::out"][::std::mem::offset_of!(MkRead, out) - 16usize];
+};
+impl Default for MkRead {
     fn default() -> Self {
         let mut s = ::std::mem::MaybeUninit::<Self>::uninit();
         unsafe {

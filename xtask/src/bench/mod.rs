@@ -9,7 +9,7 @@ mod report;
 use anyhow::{Result, ensure};
 use mk_model::{Checkpoint, Precision};
 
-use mk_examples::{LoadArgs, locate, repo_root};
+use mk_examples::{BackendArg, LoadArgs, locate, repo_root};
 use report::{Engine, Report};
 
 /// Measure decode and prefill, against the memory's speed and against peers.
@@ -61,7 +61,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut own_memory = None;
     let before = load::CpuTime::now();
     for _ in 0..args.rounds {
-        bandwidths.push(memory::read_bandwidth(threads));
+        bandwidths.push(read_bandwidth(&args.load, threads)?);
         let model = args.load.load(&checkpoint)?;
         let mut engines = vec![Engine {
             peer: "mk".into(),
@@ -105,6 +105,17 @@ pub fn run(args: &Args) -> Result<()> {
         report.print();
     }
     Ok(())
+}
+
+/// Of the memory that the backend works in.
+fn read_bandwidth(load: &LoadArgs, threads: usize) -> Result<f64> {
+    match load.backend {
+        BackendArg::Cpu => Ok(memory::read_bandwidth(threads)),
+        #[cfg(feature = "cuda")]
+        BackendArg::Cuda => Ok(mk_model::backend::cuda::read_bandwidth(0)?),
+        #[cfg(not(feature = "cuda"))]
+        BackendArg::Cuda => anyhow::bail!("this program was built without the feature `cuda`"),
+    }
 }
 
 /// Bytes of the matrices that every token reads: all layers and the head, as stored.

@@ -35,8 +35,10 @@ pub fn decode(model: &Model, positions: &[usize], tokens: usize) -> Result<Vec<D
             }
             ControlFlow::Continue(())
         })?;
+        let mean_ms = times.iter().sum::<f64>() / times.len() as f64;
         let ms_per_tok = median(&mut times);
-        rows.push(Decode { position: *position, ms_per_tok, tok_s: 1e3 / ms_per_tok });
+        let tok_s = 1e3 / ms_per_tok;
+        rows.push(Decode { position: *position, ms_per_tok, mean_ms: Some(mean_ms), tok_s });
     }
     Ok(rows)
 }

@@ -5,6 +5,7 @@
 //! launch. What is computed with is [`Precision::Bf16`], as on the CPU: inputs of matrix products and the cache are
 //! bf16, sums, norms, softmax and the residual stream f32.
 
+mod bandwidth;
 mod kernels;
 mod prefill;
 mod raw;
@@ -22,6 +23,7 @@ use super::{Backend, Input, Output, Precision, Readout, Run, State, Step};
 use crate::checkpoint::{Layout, TensorFiles};
 use crate::config::Config;
 use crate::error::{Error, Result};
+pub use bandwidth::read_bandwidth;
 use kernels::{Kernels, unavailable};
 use prefill::Scratch;
 use state::Buffers;

@@ -5,8 +5,8 @@
 mod decode;
 mod prefill;
 
-use mk_sys::abi::{MkGemm, MkPackHead, MkPackLayer, MkShape};
-use mk_sys::device::{Grid, Memory, Stream};
+use mk_sys::abi::{MkGemm, MkPackHead, MkPackLayer, MkRead, MkShape};
+use mk_sys::device::{Grid, Kernel, Memory, Stream};
 use mk_sys::driver::DriverError;
 
 pub(super) use decode::{DecodeCall, HandedIn, decode};
@@ -74,4 +74,21 @@ pub(super) fn pack_head(
     };
     // SAFETY: as in `pack_layer`.
     unsafe { stream.launch(&kernels.pack_head, pack_grid(bytes), &parameter) }
+}
+
+/// Reads all of `memory`.
+pub(super) fn read(
+    stream: &Stream,
+    kernel: &Kernel,
+    blocks: u32,
+    memory: &Memory,
+) -> Result<(), DriverError> {
+    let parameter = MkRead {
+        from: memory.address() as *const u8,
+        bytes: memory.len() as u64,
+        out: memory.address() as *mut u32,
+    };
+    let grid = Grid { blocks: [blocks, 1, 1], threads: 512, shared: 0, cooperative: false };
+    // SAFETY: the kernel reads no more than the memory, and writes at most its first word.
+    unsafe { stream.launch(kernel, grid, &parameter) }
 }

@@ -7,7 +7,7 @@ mod peers;
 mod report;
 
 use anyhow::{Result, ensure};
-use mk_model::{Checkpoint, Precision};
+use mk_model::{Checkpoint, Precision, Sampling};
 
 use mk_examples::{BackendArg, LoadArgs, locate, repo_root};
 use report::{Engine, Report};
@@ -36,6 +36,9 @@ pub struct Args {
     /// comparison fair
     #[arg(long, default_value_t = 1)]
     rounds: usize,
+    /// Decode with temperature 0.9, top-k 50, top-p 0.95 and a repetition penalty of 1.05, not greedily
+    #[arg(long)]
+    sampled: bool,
     /// Leave the peers out
     #[arg(long)]
     no_peers: bool,
@@ -43,6 +46,17 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 }
+
+/// What `--sampled` means.
+const SAMPLED: Sampling = Sampling {
+    temperature: 0.9,
+    top_k: 50,
+    top_p: 0.95,
+    min_p: 0.0,
+    repetition_penalty: 1.05,
+    suppress: Vec::new(),
+    seed: 0,
+};
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
@@ -55,6 +69,8 @@ pub fn run(args: &Args) -> Result<()> {
     let threads = args.load.threads.unwrap_or(cores);
     let precision = args.load.precision();
     let kv_width = if precision == Precision::Bf16 { 2 } else { 4 };
+
+    let sampling = if args.sampled { SAMPLED } else { Sampling::default() };
 
     let mut bandwidths = Vec::new();
     let mut rounds: Vec<Vec<Engine>> = Vec::new();
@@ -69,7 +85,7 @@ pub fn run(args: &Args) -> Result<()> {
             dtype: precision.to_string(),
             notes: model.describe(),
             prefill: ours::prefill(&model, &args.prefill, args.repeats)?,
-            decode: ours::decode(&model, &args.positions, args.tokens)?,
+            decode: ours::decode(&model, &args.positions, args.tokens, &sampling)?,
         }];
         own_memory = own_memory.max(anonymous_memory());
         drop(model);

@@ -124,7 +124,7 @@ impl Kernels {
 }
 
 fn read<T: Variable>(module: &Module, name: &str) -> Result<T> {
-    raw::read(&module.variable(name)?)
+    raw::parse(&module.variable(name)?)
         .ok_or_else(|| Error::Device("the kernels are of another version than this program".into()))
 }
 

@@ -122,16 +122,21 @@ impl CudaState {
         }
         self.upload_suppressed(run.sampling)?;
         let positions = run.input.positions(width);
-        self.fill(run.input, 0..positions - 1)?;
-        let first = slice(run.input, positions - 1..positions, width);
+        // A few positions are handed in to the first launch.
+        let filled = if positions > WORTHWHILE { positions - 1 } else { 0 };
+        self.fill(run.input, 0..filled)?;
+        let first = slice(run.input, filled..positions, width);
         let mut progress = Progress { run, each, made: 0, last: [0], ended: false };
         while !progress.ended {
             let (start, made) = (self.len, progress.made);
             let last = progress.last;
             let input = if made == 0 { first } else { Input::Tokens(&last) };
             let ended = self.advance(input, &mut progress)?;
-            // Each token that was taken is the result of one position; what ran beyond the last of them does not count.
-            self.len = start + progress.made - made;
+            // Each token that was taken is the result of one position, the first of all that were handed in; what ran
+            // beyond the last of them does not count.
+            if progress.made > made {
+                self.len = start + progress.made - made + input.positions(width) - 1;
+            }
             if matches!(ended, Ended::Ties) && !progress.ended {
                 let last = progress.last;
                 let input = if progress.made == 0 { first } else { Input::Tokens(&last) };
@@ -151,7 +156,10 @@ impl CudaState {
         let reads_out = readout.logits != Rows::None || readout.hidden != Rows::None;
         let tokens = if reads_out { 1 } else { LAUNCH.min(max_tokens - progress.made) };
         let sampling = on_device(sampling, progress.run.first_draw + progress.made as u64);
-        self.launch(input, &Launch { tokens, head_from: 0, readout, sampling, stops: stop_ids })?;
+        let lead = input.positions(self.backend.config.hidden_size) - 1;
+        let launch =
+            Launch { tokens: lead + tokens, head_from: lead, readout, sampling, stops: stop_ids };
+        self.launch(input, &launch)?;
         if !reads_out {
             return self.wait(tokens, &mut |token| progress.take(token, &Output::default()));
         }
@@ -202,10 +210,10 @@ impl CudaState {
             }
             Input::Tokens([]) => return Err(Error::EmptyInput),
             Input::Embeddings(rows) => {
-                let rounded: Vec<u16> = rows.iter().map(|x| bf16::from_f32(*x).to_bits()).collect();
-                let memory = &self.buffers.rows;
-                self.stream.upload(memory, 0, bytemuck::cast_slice(&rounded))?;
-                self.stream.upload(memory, memory.len() / 3, bytemuck::cast_slice(rows))?;
+                // Rounded and as they are, in one copy.
+                let rounded = rows.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes());
+                let both = rounded.chain(bytemuck::cast_slice(rows).iter().copied());
+                self.stream.upload(&self.buffers.rows, 0, &both.collect::<Vec<u8>>())?;
                 HandedIn::Rows(rows.len() / config.hidden_size)
             }
         };

@@ -23,7 +23,7 @@ pub(super) struct Buffers {
     pub(super) masks: Memory,
     /// Ids handed in: u32 `[MAX_HANDED_IN]`.
     pub(super) forced: Memory,
-    /// Rows handed in: bf16 `[MAX_HANDED_IN][hidden_size]`, then the same as f32.
+    /// Rows handed in: bf16 `[rows][hidden_size]`, then the same as f32; for `MAX_HANDED_IN` rows at most.
     pub(super) rows: Memory,
     pub(super) mailbox: Mailbox,
 }

@@ -99,7 +99,7 @@ pub(in super::super) fn decode(stream: &Stream, call: &DecodeCall<'_>) -> Result
         status: buffers.mailbox.status_address() as *mut _,
         forced: buffers.forced.address() as *const u32,
         rows: if by_rows { buffers.rows.address() as *const u16 } else { std::ptr::null() },
-        rows_f32: (buffers.rows.address() + (buffers.rows.len() / 3) as u64) as *const f32,
+        rows_f32: (buffers.rows.address() + (handed_in * hidden * 2) as u64) as *const f32,
         logits: address(call.logits) as *mut f32,
         hidden: address(call.hidden) as *mut f32,
         sampling: call.sampling,

@@ -21,7 +21,7 @@ impl Variable for MkShape {}
 impl Variable for [MkGemm; 5] {}
 
 /// Reads a variable of a module; `None` if it is not of the size that this program knows.
-pub(super) fn read<T: Variable>(bytes: &[u8]) -> Option<T> {
+pub(super) fn parse<T: Variable>(bytes: &[u8]) -> Option<T> {
     (bytes.len() == size_of::<T>()).then(|| {
         // SAFETY: the types are of plain integers, for which all bits are values; the read need not be aligned.
         unsafe { bytes.as_ptr().cast::<T>().read_unaligned() }

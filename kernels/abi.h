@@ -147,6 +147,7 @@ typedef struct MkPrefill {
   float* x;                    /* [hidden], the residual stream */
   const mk_bf16* input;        /* [columns] */
   mk_bf16* output;
+  float* partials;             /* [splits][tokens][hidden] */
   int32_t tokens, pos0, max_tiles;
   int32_t hidden;
   int32_t columns;             /* of the matrix */
@@ -155,8 +156,8 @@ typedef struct MkPrefill {
   int32_t steps;               /* of 64 columns, in a slice */
   int32_t tiles_per_block;     /* of 16 rows */
   int32_t gate_rows;           /* gate rows of a block, followed by as many up rows */
+  int32_t splits;              /* of the columns of the product before a norm, whose sums are in partials */
   float eps;
-  int32_t reserved;
 } MkPrefill;
 
 #ifdef __cplusplus
@@ -179,6 +180,6 @@ MK_ASSERT(sizeof(MkPackLayer) == 40, "MkPackLayer");
 MK_ASSERT(sizeof(MkPackHead) == 24, "MkPackHead");
 MK_ASSERT(sizeof(MkRead) == 24, "MkRead");
 MK_ASSERT(sizeof(MkGemm) == 16, "MkGemm");
-MK_ASSERT(sizeof(MkPrefill) == 10 * 8 + 12 * 4, "MkPrefill");
+MK_ASSERT(sizeof(MkPrefill) == 11 * 8 + 12 * 4, "MkPrefill");
 
 #endif

@@ -30,7 +30,7 @@ template <class S> constexpr MkShape shape_of() {
 }
 
 #define MK_KERNELS(NAME, SHAPE)                                                                                   \
-  extern "C" __device__ MkShape mk_shape_##NAME = shape_of<SHAPE>();                                              \
+  extern "C" { __device__ MkShape mk_shape_##NAME = shape_of<SHAPE>(); }                                          \
   extern "C" __global__ void __launch_bounds__(THREADS, 1) mk_decode_##NAME(const __grid_constant__ MkDecode p) { \
     extern __shared__ __align__(128) char base[];                                                                 \
     decode_or_refuse<SHAPE>(p, base);                                                                             \
@@ -47,7 +47,7 @@ MK_KERNELS(2048_6144, Qwen17)
 
 // Prefill, for any shape.
 #define MK_GEMM(NAME, CONFIG, EPILOGUE, ROWS8)                                                                       \
-  extern "C" __global__ void __launch_bounds__(prefill::CONFIG::THREADS) NAME(const __grid_constant__ MkPrefill p) { \
+  extern "C" __global__ void __launch_bounds__(prefill::CONFIG::THREADS, 1) NAME(const __grid_constant__ MkPrefill p) { \
     extern __shared__ __align__(128) char base[];                                                                    \
     prefill::gemm<prefill::CONFIG, prefill::EPILOGUE, ROWS8>(p, base);                                               \
   }
@@ -61,9 +61,11 @@ MK_GEMM(mk_gemm_add8_large, Large, ADD, true)
 MK_GEMM(mk_gemm_add8_small, Small, ADD, true)
 
 template <class C> constexpr MkGemm config_of() { return {C::ROWS, C::TOKENS, C::THREADS, C::SHARED}; }
-extern "C" __device__ MkGemm mk_gemm_configs[5] = {
+extern "C" {
+__device__ MkGemm mk_gemm_configs[5] = {
     config_of<prefill::Large>(), config_of<prefill::Small>(), config_of<prefill::LargeGate>(), config_of<prefill::SmallGate>(),
     {0, 64, 256, prefill::ATTENTION_SHARED}};
+}
 
 extern "C" __global__ void __launch_bounds__(512) mk_read(const __grid_constant__ MkRead p) { read_all(p); }
 extern "C" __global__ void __launch_bounds__(256) mk_embed(const __grid_constant__ MkPrefill p) { prefill::embed(p); }

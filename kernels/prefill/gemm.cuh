@@ -39,70 +39,90 @@ template <int ROW_WARPS_, int TOKEN_WARPS_, int ROW_TILES_, int TOKEN_TILES_, in
 };
 using Large = Config<4, 2, 2, 8, 4>;      // 128 rows, 128 tokens
 using LargeGate = Config<4, 2, 3, 8, 4>;  // 192 rows, 128 tokens
-using Small = Config<2, 2, 2, 4, 6>;      // 64 rows, 64 tokens
-using SmallGate = Config<2, 2, 3, 4, 6>;  // 96 rows, 64 tokens
+// Few blocks, each alone on its multiprocessor: what counts is how much is under way.
+using Small = Config<2, 2, 2, 4, 12>;      // 64 rows, 64 tokens
+using SmallGate = Config<2, 2, 3, 4, 10>;  // 96 rows, 64 tokens
 
 template <class C, Epilogue E, bool ROWS8> __device__ __forceinline__ void gemm(MkPrefill const& p, char* shared) {
   const int tid = threadIdx.x, lane = tid % 32, warp = tid / 32, g = lane >> 2, tig = lane & 3;
   const int row_warp = warp / C::TOKEN_WARPS, token_warp = warp % C::TOKEN_WARPS;
   const int tile0 = blockIdx.x * C::TILES, token0 = blockIdx.y * C::TOKENS;
-  const int steps = 16 * p.steps;
+  const int slices = 16 / gridDim.z, steps = slices * p.steps;  // the last dimension of the grid splits the columns
   const uint32_t base = shared_address(shared);
 
-  auto fetch = [&](int step) {
-    const uint32_t stage = base + step % C::STAGES * C::STAGE;
-    const int slice = step / p.steps, i = step % p.steps;
-    for (int k = tid; k < C::TILES * 128; k += C::THREADS) {
-      const int tile = tile0 + k / 128, unit = k / 32 % 4;
-      int block, u;
-      if (ROWS8) { block = 2 * tile + unit / 2; u = 2 * i + unit % 2; }
-      else { block = tile / p.tiles_per_block; u = tile % p.tiles_per_block * (4 * p.steps) + 4 * i + unit; }
-      const uint8_t* from = p.weights + ((size_t)(u / 2 * BLOCKS + block) * 2 + u % 2) * 8192 + slice * 512 + k % 32 * 16;
-      copy16(stage + k * 16, from, true);
+  // What a thread copies in every step, and how far that moves on from one step of a slice to the next.
+  constexpr int A_COPIES = C::TILES * 128 / C::THREADS, B_COPIES = C::TOKENS * 8 / C::THREADS;
+  const uint8_t* a_from[A_COPIES];
+  const mk_bf16* b_from[B_COPIES];
+  bool there[B_COPIES];
+#pragma unroll
+  for (int n = 0; n < A_COPIES; n++) {
+    const int k = tid + n * C::THREADS, tile = tile0 + k / 128, unit = k / 32 % 4;
+    const int block = ROWS8 ? 2 * tile + unit / 2 : tile / p.tiles_per_block;
+    const int u = ROWS8 ? unit % 2 : tile % p.tiles_per_block * (4 * p.steps) + unit;
+    a_from[n] = p.weights + ((size_t)(u / 2 * BLOCKS + block) * 2 + u % 2) * 8192 + k % 32 * 16;
+  }
+#pragma unroll
+  for (int n = 0; n < B_COPIES; n++) {
+    const int k = tid + n * C::THREADS, token = token0 + k / 8, c = k % 8;
+    there[n] = token < p.tokens;
+    b_from[n] = p.input + (size_t)(there[n] ? token : 0) * p.columns + (ROWS8 ? c / 4 * (p.slice / 2) + c % 4 * 8 : c * 8);
+  }
+  const uint32_t a_step = (ROWS8 ? 1 : 2) * BLOCKS * CHUNK, b_step = ROWS8 ? 32 : 64;
+  int slice = blockIdx.z * slices, within = 0;  // of the next fetch
+  uint32_t fetch_stage = base;
+  auto fetch = [&] {
+    const uint32_t a_at = slice * 512 + within * a_step, b_at = slice * p.slice + within * b_step;
+#pragma unroll
+    for (int n = 0; n < A_COPIES; n++) copy16(fetch_stage + (tid + n * C::THREADS) * 16, a_from[n] + a_at, true);
+#pragma unroll
+    for (int n = 0; n < B_COPIES; n++) {
+      const int k = tid + n * C::THREADS, token = k / 8, c = k % 8;
+      copy16(fetch_stage + C::A_BYTES + c / 4 * (C::TOKENS * 64) + token * 64 + c % 4 * 16, b_from[n] + b_at, there[n]);
     }
-    for (int k = tid; k < C::TOKENS * 8; k += C::THREADS) {
-      const int token = k / 8, c = k % 8;
-      const int column = slice * p.slice + (ROWS8 ? c / 4 * (p.slice / 2) + 32 * i + c % 4 * 8 : 64 * i + c * 8);
-      const bool there = token0 + token < p.tokens;
-      const mk_bf16* from = p.input + (size_t)(there ? token0 + token : 0) * p.columns + column;
-      copy16(stage + C::A_BYTES + c / 4 * (C::TOKENS * 64) + token * 64 + c % 4 * 16, from, there);
-    }
+    if (++within == p.steps) { within = 0; slice++; }
+    fetch_stage += C::STAGE;
+    if (fetch_stage == base + C::STAGES * C::STAGE) fetch_stage = base;
   };
 
   float acc[C::ROW_TILES][C::TOKEN_TILES][4] = {};
 #pragma unroll
   for (int s = 0; s < C::STAGES - 1; s++) {
-    if (s < steps) fetch(s);
+    if (s < steps) fetch();
     commit();
   }
+  int stage = 0;
 #pragma unroll 1
   for (int step = 0; step < steps; step++) {
     wait_copies<C::STAGES - 2>();
     __syncthreads();
-    if (step + C::STAGES - 1 < steps) fetch(step + C::STAGES - 1);
+    if (step + C::STAGES - 1 < steps) fetch();
     commit();
-    const char* a = shared + step % C::STAGES * C::STAGE + row_warp * C::ROW_TILES * 2048 + lane * 16;
-    const char* b = shared + step % C::STAGES * C::STAGE + C::A_BYTES + (token_warp * C::TOKEN_TILES * 8 + g) * 64 + tig * 16;
+    const char* a = shared + stage * C::STAGE + row_warp * C::ROW_TILES * 2048 + lane * 16;
+    const char* b = shared + stage * C::STAGE + C::A_BYTES + (token_warp * C::TOKEN_TILES * 8 + g) * 64 + tig * 16;
+    if (++stage == C::STAGES) stage = 0;
+    uint4 w[C::ROW_TILES][4];
 #pragma unroll
-    for (int half = 0; half < 2; half++) {  // of 32 columns
-      uint4 w[C::ROW_TILES][2];
+    for (int i = 0; i < C::ROW_TILES; i++) {
 #pragma unroll
-      for (int i = 0; i < C::ROW_TILES; i++)
+      for (int k = 0; k < 4; k++) w[i][k] = *(const uint4*)(a + i * 2048 + k * 512);
+      if (ROWS8)  // two units of one block, two of the next
 #pragma unroll
         for (int k = 0; k < 2; k++) {
-          if (!ROWS8) w[i][k] = *(const uint4*)(a + i * 2048 + (2 * half + k) * 512);
-          else {
-            const uint4 v = *(const uint4*)(a + i * 2048 + k * 512), u = *(const uint4*)(a + i * 2048 + (2 + k) * 512);
-            w[i][k] = half ? make_uint4(v.y, u.y, v.w, u.w) : make_uint4(v.x, u.x, v.z, u.z);
-          }
+          const uint4 v = w[i][k], u = w[i][2 + k];
+          w[i][k] = make_uint4(v.x, u.x, v.z, u.z);
+          w[i][2 + k] = make_uint4(v.y, u.y, v.w, u.w);
         }
+    }
+#pragma unroll
+    for (int half = 0; half < 2; half++) {  // of 32 columns
 #pragma unroll
       for (int j = 0; j < C::TOKEN_TILES; j++) {
         const uint4 x = *(const uint4*)(b + half * (C::TOKENS * 64) + j * 512);
 #pragma unroll
         for (int i = 0; i < C::ROW_TILES; i++) {
-          mma(acc[i][j], w[i][0].x, w[i][0].y, w[i][0].z, w[i][0].w, x.x, x.y);
-          mma(acc[i][j], w[i][1].x, w[i][1].y, w[i][1].z, w[i][1].w, x.z, x.w);
+          mma(acc[i][j], w[i][2 * half].x, w[i][2 * half].y, w[i][2 * half].z, w[i][2 * half].w, x.x, x.y);
+          mma(acc[i][j], w[i][2 * half + 1].x, w[i][2 * half + 1].y, w[i][2 * half + 1].z, w[i][2 * half + 1].w, x.z, x.w);
         }
       }
     }
@@ -135,7 +155,8 @@ template <class C, Epilogue E, bool ROWS8> __device__ __forceinline__ void gemm(
     const int token = k / (C::ROWS / 4), i = k % (C::ROWS / 4) * 4;
     const float4 v = *(const float4*)(out + token * C::OUT_STRIDE + i);
     const size_t at = (size_t)(token0 + token) * p.out_columns + tile0 * 16 + i;
-    if (E == STORE) *(uint2*)(p.output + at) = make_uint2(pack(v.x, v.y), pack(v.z, v.w));
+    if (E == ADD && gridDim.z > 1) *(float4*)(p.partials + blockIdx.z * (size_t)p.tokens * p.out_columns + at) = v;
+    else if (E == STORE) *(uint2*)(p.output + at) = make_uint2(pack(v.x, v.y), pack(v.z, v.w));
     else {
       float4* x = (float4*)(p.x + at);
       float4 r = *x;

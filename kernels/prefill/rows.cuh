@@ -13,11 +13,21 @@ __device__ __forceinline__ void embed(MkPrefill const& p) {
   }
 }
 
-// RMSNorm, a block of 256 a token.
+// RMSNorm, a block of 256 a token; before it, what split products have left is added to the residual.
 __device__ __forceinline__ void norm(MkPrefill const& p) {
   __shared__ float sums[8];
-  const float2* x = (const float2*)(p.x + (size_t)blockIdx.x * p.hidden);
+  const size_t row = (size_t)blockIdx.x * p.hidden;
+  float2* x = (float2*)(p.x + row);
   float ss = 0;
+  if (p.splits > 1)
+    for (int i = threadIdx.x; i < p.hidden / 2; i += 256) {
+      float2 sum = x[i];
+      for (int split = 0; split < p.splits; split++) {
+        const float2 part = ((const float2*)(p.partials + split * (size_t)p.tokens * p.hidden + row))[i];
+        sum.x += part.x; sum.y += part.y;
+      }
+      x[i] = sum;
+    }
   for (int i = threadIdx.x; i < p.hidden / 2; i += 256) ss += x[i].x * x[i].x + x[i].y * x[i].y;
 #pragma unroll
   for (int o = 16; o; o >>= 1) ss += __shfl_xor_sync(~0u, ss, o);

@@ -1,5 +1,5 @@
 //! What the host and the kernels agree on: `kernels/abi.h`, by bindgen. `cargo xtask codegen` makes it anew.
-// Header 66ff8c6b2fb44b5c
+// Header efba4ba4b09176f1
 
 #![allow(missing_docs, non_camel_case_types, non_snake_case, non_upper_case_globals)]
 
@@ -355,6 +355,7 @@ pub struct MkPrefill {
     pub x: *mut f32,
     pub input: *const mk_bf16,
     pub output: *mut mk_bf16,
+    pub partials: *mut f32,
     pub tokens: i32,
     pub pos0: i32,
     pub max_tiles: i32,
@@ -365,12 +366,12 @@ pub struct MkPrefill {
     pub steps: i32,
     pub tiles_per_block: i32,
     pub gate_rows: i32,
+    pub splits: i32,
     pub eps: f32,
-    pub reserved: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of MkPrefill"][::std::mem::size_of::<MkPrefill>() - 128usize];
+    ["Size of MkPrefill"][::std::mem::size_of::<MkPrefill>() - 136usize];
     ["Alignment of MkPrefill"][::std::mem::align_of::<MkPrefill>() - 8usize];
     ["Offset of field: MkPrefill::weights"][::std::mem::offset_of!(MkPrefill, weights) - 0usize];
     ["Offset of field: MkPrefill::norms"][::std::mem::offset_of!(MkPrefill, norms) - 8usize];
@@ -382,23 +383,23 @@ const _: () = {
     ["Offset of field: MkPrefill::x"][::std::mem::offset_of!(MkPrefill, x) - 56usize];
     ["Offset of field: MkPrefill::input"][::std::mem::offset_of!(MkPrefill, input) - 64usize];
     ["Offset of field: MkPrefill::output"][::std::mem::offset_of!(MkPrefill, output) - 72usize];
-    ["Offset of field: MkPrefill::tokens"][::std::mem::offset_of!(MkPrefill, tokens) - 80usize];
-    ["Offset of field: MkPrefill::pos0"][::std::mem::offset_of!(MkPrefill, pos0) - 84usize];
+    ["Offset of field: MkPrefill::partials"][::std::mem::offset_of!(MkPrefill, partials) - 80usize];
+    ["Offset of field: MkPrefill::tokens"][::std::mem::offset_of!(MkPrefill, tokens) - 88usize];
+    ["Offset of field: MkPrefill::pos0"][::std::mem::offset_of!(MkPrefill, pos0) - 92usize];
     ["Offset of field: MkPrefill::max_tiles"]
-        [::std::mem::offset_of!(MkPrefill, max_tiles) - 88usize];
-    ["Offset of field: MkPrefill::hidden"][::std::mem::offset_of!(MkPrefill, hidden) - 92usize];
-    ["Offset of field: MkPrefill::columns"][::std::mem::offset_of!(MkPrefill, columns) - 96usize];
+        [::std::mem::offset_of!(MkPrefill, max_tiles) - 96usize];
+    ["Offset of field: MkPrefill::hidden"][::std::mem::offset_of!(MkPrefill, hidden) - 100usize];
+    ["Offset of field: MkPrefill::columns"][::std::mem::offset_of!(MkPrefill, columns) - 104usize];
     ["Offset of field: MkPrefill::out_columns"]
-        [::std::mem::offset_of!(MkPrefill, out_columns) - 100usize];
-    ["Offset of field: MkPrefill::slice"][::std::mem::offset_of!(MkPrefill, slice) - 104usize];
-    ["Offset of field: MkPrefill::steps"][::std::mem::offset_of!(MkPrefill, steps) - 108usize];
+        [::std::mem::offset_of!(MkPrefill, out_columns) - 108usize];
+    ["Offset of field: MkPrefill::slice"][::std::mem::offset_of!(MkPrefill, slice) - 112usize];
+    ["Offset of field: MkPrefill::steps"][::std::mem::offset_of!(MkPrefill, steps) - 116usize];
     ["Offset of field: MkPrefill::tiles_per_block"]
-        [::std::mem::offset_of!(MkPrefill, tiles_per_block) - 112usize];
+        [::std::mem::offset_of!(MkPrefill, tiles_per_block) - 120usize];
     ["Offset of field: MkPrefill::gate_rows"]
-        [::std::mem::offset_of!(MkPrefill, gate_rows) - 116usize];
-    ["Offset of field: MkPrefill::eps"][::std::mem::offset_of!(MkPrefill, eps) - 120usize];
-    ["Offset of field: MkPrefill::reserved"]
-        [::std::mem::offset_of!(MkPrefill, reserved) - 124usize];
+        [::std::mem::offset_of!(MkPrefill, gate_rows) - 124usize];
+    ["Offset of field: MkPrefill::splits"][::std::mem::offset_of!(MkPrefill, splits) - 128usize];
+    ["Offset of field: MkPrefill::eps"][::std::mem::offset_of!(MkPrefill, eps) - 132usize];
 };
 impl Default for MkPrefill {
     fn default() -> Self {

@@ -31,6 +31,8 @@ pub(super) struct Scratch {
     pub(super) attended: Memory,
     /// bf16 `[BATCH][intermediate_size]`.
     pub(super) activated: Memory,
+    /// f32 `[splits][tokens][hidden_size]`: parts of products of small batches.
+    pub(super) partials: Memory,
 }
 
 impl Scratch {
@@ -47,6 +49,7 @@ impl Scratch {
             queries: rows(2 * q as usize)?,
             attended: rows(2 * q as usize)?,
             activated: rows(2 * shape.inter as usize)?,
+            partials: rows(hidden)?,
         })
     }
 }

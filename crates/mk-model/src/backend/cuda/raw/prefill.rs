@@ -11,6 +11,9 @@ use super::super::weights::Weights;
 
 /// With fewer blocks than this a product takes the smaller tiles: a GPU has about as many multiprocessors.
 const FULL: u32 = 100;
+/// Up to so many blocks, the columns of a product are split among more of them; up to so many times.
+const SPLIT_BLOCKS: u32 = 132;
+const MOST_SPLITS: u32 = 4;
 
 /// A batch of positions.
 pub(in super::super) struct PrefillCall<'a> {
@@ -53,6 +56,7 @@ pub(in super::super) fn prefill(
         x: scratch.x.address() as *mut f32,
         input: std::ptr::null(),
         output: std::ptr::null_mut(),
+        partials: scratch.partials.address() as *mut f32,
         tokens: call.tokens as i32,
         pos0: call.position as i32,
         max_tiles: cache.tiles() as i32,
@@ -63,8 +67,8 @@ pub(in super::super) fn prefill(
         steps: 0,
         tiles_per_block: 1,
         gate_rows: 0,
+        splits: 1,
         eps: call.eps,
-        reserved: 0,
     };
     let launch = |kernel: &Kernel, blocks: [u32; 3], threads: u32, shared: u32, p: &MkPrefill| {
         let grid = Grid { blocks, threads, shared, cooperative: false };
@@ -73,18 +77,28 @@ pub(in super::super) fn prefill(
         unsafe { stream.launch(kernel, grid, p) }
     };
     let tokens = call.tokens as u32;
-    let norm = |norms: u64| {
+    let norm = |norms: u64, splits: u32| {
         let output = scratch.normed.address() as *mut u16;
-        let p = MkPrefill { norms: norms as *const u16, output, ..base };
+        let p = MkPrefill { norms: norms as *const u16, output, splits: splits as i32, ..base };
         launch(&kernels.norm, [tokens, 1, 1], 256, 0, &p)
     };
-    let product = |gemms: &Gemms, rows: usize, p: MkPrefill| {
-        let blocks = |g: &MkGemm| [rows as u32 / g.rows, tokens.div_ceil(g.tokens), 1];
-        let [x, y, _] = blocks(&gemms.large.1);
+    let blocks =
+        |gemm: &MkGemm, rows: usize| [rows as u32 / gemm.rows, tokens.div_ceil(gemm.tokens), 1];
+    let product = |gemms: &Gemms, rows: usize, splits: u32, p: MkPrefill| {
+        let [x, y, _] = blocks(&gemms.large.1, rows);
         let (kernel, config) = if x * y < FULL { &gemms.small } else { &gemms.large };
+        let [x, y, _] = blocks(config, rows);
         let p = MkPrefill { steps: p.slice / 64, ..p };
-        launch(kernel, blocks(config), config.threads, config.shared_bytes, &p)
+        launch(kernel, [x, y, splits], config.threads, config.shared_bytes, &p)
     };
+    // Products that are added to the residual have few rows. Their parts are added by the norm that comes after.
+    let [x, y, _] = blocks(&kernels.add.small.1, hidden);
+    let mut splits = 1;
+    while splits < MOST_SPLITS && x * y * splits * 2 <= SPLIT_BLOCKS {
+        splits *= 2;
+    }
+    let parts = splits as usize * call.tokens * hidden * 4;
+    assert!(splits == 1 || parts <= scratch.partials.len(), "the parts of a product do not fit");
 
     launch(&kernels.embed, [tokens, 1, 1], 256, 0, &base)?;
     let layer_norms = (2 * hidden + 2 * shape.head_dim as usize) * 2;
@@ -101,14 +115,14 @@ pub(in super::super) fn prefill(
             out_columns: hidden as i32,
             ..base
         };
-        norm(norms)?;
+        norm(norms, if layer == 0 { 1 } else { splits })?;
         let qkv = MkPrefill {
             output: scratch.qkv.address() as *mut u16,
             out_columns: qkv_size as i32,
             tiles_per_block: (qkv_size as u32 / shape.blocks / 16) as i32,
             ..with(shape.qkv_weights, &scratch.normed, hidden, 16)
         };
-        product(&kernels.store, qkv_size, qkv)?;
+        product(&kernels.store, qkv_size, 1, qkv)?;
         let heads = MkPrefill {
             norms: norms as *const u16,
             kv,
@@ -127,8 +141,8 @@ pub(in super::super) fn prefill(
         let blocks = [tokens.div_ceil(config.tokens), shape.kv_heads, 1];
         launch(kernel, blocks, config.threads, config.shared_bytes, &attention)?;
         let add = if shape.hidden / shape.blocks == 8 { &kernels.add8 } else { &kernels.add };
-        product(add, hidden, with(shape.o_weights, &scratch.attended, q_size, 16))?;
-        norm(norms + 2 * hidden as u64)?;
+        product(add, hidden, splits, with(shape.o_weights, &scratch.attended, q_size, 16))?;
+        norm(norms + 2 * hidden as u64, splits)?;
         let gate_rows = shape.inter / shape.blocks;
         let gate = MkPrefill {
             output: scratch.activated.address() as *mut u16,
@@ -137,8 +151,8 @@ pub(in super::super) fn prefill(
             gate_rows: gate_rows as i32,
             ..with(shape.gate_up_weights, &scratch.normed, hidden, 16)
         };
-        product(&kernels.gate, 2 * inter, gate)?;
-        product(add, hidden, with(shape.down_weights, &scratch.activated, inter, 16))?;
+        product(&kernels.gate, 2 * inter, 1, gate)?;
+        product(add, hidden, splits, with(shape.down_weights, &scratch.activated, inter, 16))?;
     }
     Ok(())
 }

@@ -78,8 +78,14 @@ impl LoadArgs {
 /// # Errors
 /// Those of [`hub::locate`].
 pub fn locate(model: &str) -> Result<PathBuf> {
+    locate_with(model, &[])
+}
+
+/// As [`locate`], with files that are in folders of the repository.
+pub(crate) fn locate_with(model: &str, also: &[&str]) -> Result<PathBuf> {
     let bar = progress_bar();
-    let options = HubOptions::from_vars(|name| std::env::var(name).ok());
+    let also = also.iter().map(ToString::to_string).collect();
+    let options = HubOptions { also, ..HubOptions::from_vars(|name| std::env::var(name).ok()) };
     let dir = hub::locate(model, &options, &mut |p| show(&bar, p))?;
     bar.finish_and_clear();
     Ok(dir)

@@ -290,7 +290,8 @@ def relative_error(found, expected):
 def save(out, name, **arrays):
     # Written aside and renamed, so that an interrupted run leaves no half of a file.
     partial = os.path.join(out, f".{name}.npz")
-    np.savez_compressed(partial, **arrays)
+    # Row by row, as the readers expect it, whatever torch made of a transposed tensor.
+    np.savez_compressed(partial, **{key: np.asarray(array, order="C") for key, array in arrays.items()})
     os.replace(partial, os.path.join(out, f"{name}.npz"))
 
 

@@ -89,7 +89,8 @@ def encode_with_margins(tokenizer, wav):
     finally:
         modeling_mimi.MimiEuclideanCodebook.quantize = quantize
     groups = codes.shape[1]
-    return codes.astype(np.int32), np.stack(margins[:groups], axis=1)
+    # The codes are a transposed view: stored as it is, the array would be column-major.
+    return np.ascontiguousarray(codes, dtype=np.int32), np.stack(margins[:groups], axis=1)
 
 
 def main():

@@ -165,6 +165,7 @@ fn script(root: &Path, name: &str, args: &[&Path]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use mk_model::{Checkpoint, CpuOptions, Device, Isa, Model, ModelOptions, Precision};
+    use mk_tts::runtime::{EngineChoice, Runtime, RuntimeOptions};
 
     use super::*;
 
@@ -212,10 +213,14 @@ mod tests {
         for golden in all_speech() {
             let dir = tempfile::tempdir().unwrap();
             golden.spec.write(dir.path()).unwrap();
-            for precision in [Precision::F32, Precision::Bf16] {
+            let reference = folder.join(golden.name);
+            let rten = RuntimeOptions { engine: EngineChoice::Rten, ..RuntimeOptions::default() };
+            let runtime = Runtime::open(&rten).unwrap();
+            // The codec knows one precision only.
+            for (precision, runtime) in [(Precision::F32, Some(&runtime)), (Precision::Bf16, None)]
+            {
                 let options = ModelOptions { precision, ..ModelOptions::default() };
-                let reference = folder.join(golden.name);
-                crate::parity::check_speech(dir.path(), &reference, &options).unwrap();
+                crate::parity::check_speech(dir.path(), &reference, &options, runtime).unwrap();
             }
         }
     }
@@ -228,7 +233,7 @@ mod tests {
         let reference = mk_examples::repo_root().unwrap().join(SPEECH_FOLDER).join(golden.name);
         for precision in [Precision::F32, Precision::Bf16] {
             let options = ModelOptions { precision, ..ModelOptions::default() };
-            assert!(crate::parity::check_speech(dir.path(), &reference, &options).is_err());
+            assert!(crate::parity::check_speech(dir.path(), &reference, &options, None).is_err());
         }
     }
 }

@@ -7,6 +7,7 @@ mod doctor;
 mod fuzz;
 mod goldens;
 mod parity;
+mod picture;
 mod setup;
 mod synth;
 mod test;
@@ -23,6 +24,7 @@ enum Task {
     Fuzz(fuzz::Args),
     Goldens(goldens::Args),
     Parity(parity::Args),
+    Picture(picture::Args),
     Setup(setup::Args),
     Synth(synth::Args),
     Test(test::Args),
@@ -37,6 +39,7 @@ fn main() -> anyhow::Result<()> {
         Task::Fuzz(args) => fuzz::run(&args, &mk_examples::repo_root()?),
         Task::Goldens(args) => goldens::run(&args),
         Task::Parity(args) => parity::run(&args),
+        Task::Picture(args) => picture::run(&args),
         Task::Setup(args) => setup::run(&args, &mk_examples::repo_root()?),
         Task::Synth(args) => synth::run(&args),
         Task::Test(args) => test::run(&args),

@@ -9,8 +9,8 @@ use anyhow::{Context, Result, bail, ensure};
 pub struct Environment {
     /// Its folder.
     pub folder: &'static str,
-    /// The file with what goes into it.
-    requirements: &'static str,
+    /// The file with what goes into it, where that is more than `alone`.
+    requirements: Option<&'static str>,
     /// What goes into it without its own requirements.
     alone: Option<&'static str>,
 }
@@ -18,7 +18,7 @@ pub struct Environment {
 /// What `parity` runs for a Qwen3.
 pub const REFERENCE: Environment = Environment {
     folder: ".venv-reference",
-    requirements: "xtask/reference/requirements.txt",
+    requirements: Some("xtask/reference/requirements.txt"),
     alone: None,
 };
 
@@ -26,13 +26,23 @@ pub const REFERENCE: Environment = Environment {
 /// interface's.
 pub const REFERENCE_TTS: Environment = Environment {
     folder: ".venv-reference-tts",
-    requirements: "xtask/reference/requirements-tts.txt",
+    requirements: Some("xtask/reference/requirements-tts.txt"),
     alone: Some("qwen-tts==0.1.1"),
 };
 
 /// What compiles the CUDA kernels: nvcc and what it needs.
-pub const CUDA: Environment =
-    Environment { folder: ".venv-cuda", requirements: "kernels/requirements.txt", alone: None };
+pub const CUDA: Environment = Environment {
+    folder: ".venv-cuda",
+    requirements: Some("kernels/requirements.txt"),
+    alone: None,
+};
+
+/// ONNX Runtime, of which only the library is wanted, not the Python module.
+pub const ONNX: Environment = Environment {
+    folder: mk_examples::onnx::ENVIRONMENT,
+    requirements: None,
+    alone: Some("onnxruntime==1.32.0"),
+};
 
 /// A copy of the requirements that were installed last, inside the environment.
 const INSTALLED: &str = "requirements.installed";
@@ -50,6 +60,9 @@ pub struct Args {
     /// nvcc, for the feature `cuda`, in .venv-cuda (NVIDIA's wheels under NVIDIA's licence; 270 MB).
     #[arg(long)]
     cuda: bool,
+    /// ONNX Runtime, which runs the codec, in .venv-onnx (100 MB).
+    #[arg(long)]
+    onnx: bool,
 }
 
 /// Sets up what `args` names in the repository at `root`.
@@ -63,15 +76,21 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
     if args.cuda {
         install(root, &CUDA)?;
     }
+    if args.onnx {
+        install(root, &ONNX)?;
+    }
     Ok(())
 }
 
 /// Creates the environment, or brings it up to its requirements; does nothing where they have not changed.
 fn install(root: &Path, what: &Environment) -> Result<()> {
     let Environment { folder, requirements: file_name, alone } = what;
-    let file = root.join(file_name);
-    let mut requirements = std::fs::read_to_string(&file)
-        .with_context(|| format!("cannot read {}", file.display()))?;
+    let mut requirements = String::new();
+    if let Some(file_name) = file_name {
+        let file = root.join(file_name);
+        requirements = std::fs::read_to_string(&file)
+            .with_context(|| format!("cannot read {}", file.display()))?;
+    }
     requirements.extend(*alone);
     let environment = root.join(folder);
     let python = python_of(&environment);
@@ -87,8 +106,12 @@ fn install(root: &Path, what: &Environment) -> Result<()> {
         )?;
     }
     let pip = ["-m", "pip", "install", "--disable-pip-version-check"];
-    call(Command::new(&python).args(pip).arg("--requirement").arg(&file))
-        .with_context(|| format!("cannot install {file_name}; to start afresh, delete {folder}"))?;
+    if let Some(file_name) = file_name {
+        let file = root.join(file_name);
+        call(Command::new(&python).args(pip).arg("--requirement").arg(&file)).with_context(
+            || format!("cannot install {file_name}; to start afresh, delete {folder}"),
+        )?;
+    }
     if let Some(package) = alone {
         call(Command::new(&python).args(pip).args(["--no-deps", package])).with_context(|| {
             format!("cannot install {package}; to start afresh, delete {folder}")

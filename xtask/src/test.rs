@@ -1,7 +1,8 @@
 //! `cargo xtask test`: everything that must hold before a change lands.
 
+use std::io::Write;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -44,7 +45,37 @@ fn examples(root: &Path) -> Result<()> {
     )?)?;
     let ids = report["ids"].as_array().map_or(0, Vec::len);
     ensure!((1..=24).contains(&ids), "generate --json reported {report}");
-    Ok(())
+    speak(root)
+}
+
+/// Speech of a text that is known, and of the same while it arrives.
+fn speak(root: &Path) -> Result<()> {
+    let speak = "run --release --quiet --example speak -- --max-seconds 1.2 --seed 7";
+    let wav = ".mk/test/speech.wav";
+    std::fs::create_dir_all(root.join(".mk/test"))?;
+    run_cargo(root, &format!("{speak} One,two. -o {wav}"), &[])?;
+    let audio = mk_tts::audio::read(&root.join(wav))?;
+    ensure!(audio.rms_db() > -60.0, "speak wrote {:.2} s of silence", audio.seconds());
+    run_cargo(root, &format!("{speak} One,two. --layout streaming -o {wav}"), &[])?;
+    let whole = mk_tts::audio::read(&root.join(wav))?;
+    let mut live = command(root, &format!("{speak} - -o {wav}"));
+    let mut child = live.stdin(Stdio::piped()).spawn()?;
+    let mut input = child.stdin.take().context("no way to write to it")?;
+    for piece in [" On", "e,", "two", ".\n"] {
+        input.write_all(piece.as_bytes())?;
+    }
+    drop(input);
+    ensure!(child.wait()?.success(), "speak failed with a text that arrives");
+    let live = mk_tts::audio::read(&root.join(wav))?;
+    // The codec rounds in another way where it is handed the frames in other portions.
+    let near = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-3;
+    let same = live.samples.iter().zip(&whole.samples).all(near);
+    ensure!(same && live.seconds() == whole.seconds(), "a text that arrives sounds another way");
+    run_cargo(
+        root,
+        &format!("run --release --quiet --package xtask -- picture {wav} -o .mk/test/speech.png"),
+        &[],
+    )
 }
 
 /// The tasks, on the goldens: parity must hold, and must fail where the model is another.
@@ -59,6 +90,13 @@ fn tasks(root: &Path) -> Result<()> {
     cargo("synth .mk/test/other --seed 1")?;
     let other = format!("{xtask} parity --model .mk/test/other --reference {reference}");
     ensure!(output(root, &other).is_err(), "parity held for another model's reference");
+    let reference = format!("{}/tiny-base", goldens::SPEECH_FOLDER);
+    cargo("synth .mk/test/speech --tts base")?;
+    cargo(&format!("parity --model .mk/test/speech --reference {reference} --dtype f32"))?;
+    cargo(&format!("parity --model .mk/test/speech --reference {reference} --dtype bf16"))?;
+    cargo("synth .mk/test/other-speech --tts base --seed 1")?;
+    let other = format!("{xtask} parity --model .mk/test/other-speech --reference {reference}");
+    ensure!(output(root, &other).is_err(), "parity held for another model's speech");
     cargo("bench --model .mk/test/tiny --positions 0,64 --prefill 64 --no-peers")?;
     cargo("fuzz --runs 2000")
 }

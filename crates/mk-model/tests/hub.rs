@@ -300,6 +300,23 @@ fn a_checkpoint_is_downloaded_once() {
 }
 
 #[test]
+fn files_in_folders_come_along() {
+    let server = Server::new(&spec());
+    let names = ["codec/config.json", "codec/parts/1.bin"];
+    server.tell(|hub| hub.files.extend(names.map(|name| (name.into(), name.into()))));
+    let options = HubOptions { also: names.map(Into::into).into(), ..server.options() };
+    let dir = locate(REPO, &options, &mut |_| {}).expect("a download");
+    assert!(dir.ends_with("snapshots/c0ffee"));
+    server.check(&dir);
+    let offline = HubOptions { offline: true, ..options.clone() };
+    assert_eq!(locate(REPO, &offline, &mut |_| {}).expect("the cache"), dir);
+    let more = HubOptions { also: vec!["codec/none".into()], ..options };
+    let (file, reason) = hub_error(locate(REPO, &more, &mut |_| {}));
+    assert_eq!(file, "codec/none");
+    assert!(reason.contains("not in the repository"), "{reason}");
+}
+
+#[test]
 fn a_directory_is_taken_as_it_is() {
     let dir = written(&spec());
     let options = HubOptions { offline: true, ..HubOptions::default() };

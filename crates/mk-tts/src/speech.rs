@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -99,6 +99,8 @@ pub enum Finish {
 #[derive(Debug, Clone)]
 pub struct SpokenText {
     timeline: Arc<Mutex<Timeline>>,
+    /// The highest answer so far.
+    most: Arc<AtomicUsize>,
 }
 
 impl SpokenText {
@@ -106,7 +108,8 @@ impl SpokenText {
     /// segment of it, begins and ends; in between an estimate, since the model does not say which sound belongs to
     /// which word. Never less than it was before.
     pub fn at(&self, played: u64) -> usize {
-        self.lock().spoken(played)
+        let spoken = self.lock().spoken(played);
+        self.most.fetch_max(spoken, Ordering::Relaxed).max(spoken)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Timeline> {
@@ -149,6 +152,8 @@ pub struct Speech {
     codec: CodecStream,
     fades: Fades,
     spoken: SpokenText,
+    /// Where the text of the last chunk ends. What is played is behind it, and has its own account in `spoken`.
+    chunked: usize,
     canceller: Canceller,
     /// Frames made.
     frames: u64,
@@ -236,7 +241,8 @@ impl Speech {
             texts,
             segment: None,
             segments: 0,
-            spoken: SpokenText { timeline },
+            spoken: SpokenText { timeline, most: Arc::default() },
+            chunked: 0,
             canceller: Canceller { cancelled: Arc::default(), text },
             frames: 0,
             given: 0,
@@ -300,8 +306,8 @@ impl Speech {
         }
         let first_sample = self.given;
         self.given += samples.len() as u64;
-        let mut timeline = self.spoken.lock();
-        let text = timeline.spoken(first_sample)..timeline.spoken(self.given);
+        let end = self.spoken.lock().spoken(self.given).max(self.chunked);
+        let text = std::mem::replace(&mut self.chunked, end)..end;
         Ok(Some(Chunk { samples, first_sample, text, fed: self.fed }))
     }
 

@@ -293,8 +293,11 @@ impl Tts {
         })
     }
 
-    /// A talker sequence that holds the rows before the text.
-    pub(crate) fn prefix(&self, voice: &Voice, spec: &PromptSpec) -> Result<Sequence> {
+    /// A talker sequence that holds the rows before the text: computed once for a voice, a language and a layout.
+    ///
+    /// # Errors
+    /// Those of the decoder.
+    pub fn prefix(&self, voice: &Voice, spec: &PromptSpec) -> Result<Sequence> {
         let Inner { talker, role, prefixes, .. } = &*self.inner;
         let key = PrefixKey { voice: voice.id(), language: spec.language, layout: spec.layout };
         let kept = lock(prefixes).get(&key);

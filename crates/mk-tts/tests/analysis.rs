@@ -1,6 +1,7 @@
 //! What cloning a voice needs, held against the qwen_tts package: mel spectrogram, speaker encoder, codec encoder.
 //!
-//! The goldens are those of a small synthetic checkpoint, made by `xtask/reference/tts_analysis.py`. Another
+//! The goldens are those of the small synthetic checkpoint (`cargo xtask synth DIR --tts base`), made by
+//! `xtask/reference/tts_analysis.py`. Another
 //! checkpoint is compared when `MK_TTS_ANALYSIS` names its directory and `MK_TTS_ANALYSIS_GOLDEN` the file that the
 //! script made for it. ONNX Runtime is compared, too, where `ORT_DYLIB_PATH` says where it is.
 
@@ -8,11 +9,15 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
+use mk_tts::codec::CodecEncoder;
+use mk_tts::config::ModelType;
 use mk_tts::mk_model::checkpoint::TensorFiles;
 use mk_tts::runtime::{EngineChoice, Runtime, RuntimeOptions};
 use mk_tts::speaker::SpeakerEncoder;
 use mk_tts::speaker::mel::{BANDS, MelSpectrogram};
+use mk_tts::synth::Spec;
 use npyz::NpyFile;
+use tempfile::TempDir;
 use zip::ZipArchive;
 
 /// The script's sound, made of the same integers.
@@ -34,13 +39,24 @@ fn sound(samples: usize) -> Vec<f32> {
 /// A checkpoint and what the reference makes of it.
 struct Reference {
     dir: PathBuf,
+    /// Holds the directory of a checkpoint that was made for the test.
+    _made: Option<TempDir>,
     golden: ZipArchive<BufReader<File>>,
 }
 
 impl Reference {
     fn new(dir: PathBuf, golden: &Path) -> Self {
         let file = File::open(golden).unwrap_or_else(|e| panic!("{}: {e}", golden.display()));
-        Self { dir, golden: ZipArchive::new(BufReader::new(file)).unwrap() }
+        Self { dir, _made: None, golden: ZipArchive::new(BufReader::new(file)).unwrap() }
+    }
+
+    /// The small synthetic checkpoint.
+    fn synthetic() -> Self {
+        let made = tempfile::tempdir().unwrap();
+        Spec::tiny(ModelType::Base).write(made.path()).unwrap();
+        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/analysis.npz");
+        let reference = Self::new(made.path().into(), Path::new(golden));
+        Self { _made: Some(made), ..reference }
     }
 
     fn array<T: npyz::Deserialize>(&mut self, name: &str) -> Vec<T> {
@@ -58,7 +74,7 @@ fn references() -> Vec<Reference> {
     let dir = std::env::var_os("MK_TTS_ANALYSIS");
     let golden = std::env::var_os("MK_TTS_ANALYSIS_GOLDEN");
     let given = dir.zip(golden).map(|(dir, golden)| Reference::new(dir.into(), Path::new(&golden)));
-    given.into_iter().collect()
+    given.into_iter().chain([Reference::synthetic()]).collect()
 }
 
 /// The engines there are.
@@ -109,6 +125,36 @@ fn voices() {
                 let error = relative(&voice, &golden);
                 println!("{}: {length} samples: {error:e}", runtime.describe());
                 assert!(error < 1e-5, "{}, {length} samples: off by {error:e}", runtime.describe());
+            }
+        }
+    }
+}
+
+/// By how much the second nearest entry must be farther than the nearest, relative to it, for rounding not to decide.
+const NEAR_TIE: f32 = 1e-5;
+
+#[test]
+fn codes() {
+    for mut reference in references() {
+        let folder = reference.dir.join("speech_tokenizer");
+        for runtime in runtimes() {
+            let cache = tempfile::tempdir().unwrap();
+            let encoder = CodecEncoder::open(&folder, &runtime, Some(cache.path())).unwrap();
+            let groups = encoder.groups();
+            for length in reference.lengths() {
+                let golden = reference.array::<i32>(&format!("codes_{length}"));
+                let margins = reference.array::<f32>(&format!("margin_{length}"));
+                let codes = encoder.encode(&sound(length)).unwrap();
+                let frames = length.div_ceil(encoder.samples_per_frame());
+                assert_eq!((codes.len(), golden.len()), (frames * groups, frames * groups));
+                // The codes of a frame after one that differs are those of another residual.
+                let differ = (0..frames).filter_map(|frame| {
+                    (frame * groups..(frame + 1) * groups).find(|i| codes[*i] != golden[*i] as u32)
+                });
+                let differ: Vec<f32> = differ.map(|i| margins[i]).collect();
+                let what = format!("{}: {length} samples", runtime.describe());
+                println!("{what}: {} of {frames} frames differ, at {differ:?}", differ.len());
+                assert!(differ.iter().all(|margin| *margin < NEAR_TIE), "{what}: {differ:?}");
             }
         }
     }

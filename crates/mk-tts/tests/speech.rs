@@ -5,9 +5,10 @@ use std::thread;
 use std::time::Duration;
 
 use mk_tts::audio::Audio;
+use mk_tts::config::ModelType;
 use mk_tts::guard::{GuardOptions, Stop};
 use mk_tts::runtime::{EngineChoice, RuntimeOptions};
-use mk_tts::synth::{ModelType, Spec};
+use mk_tts::synth::Spec;
 use mk_tts::talker::TextLayout;
 use mk_tts::{Chunk, Error, Finish, SpeakOptions, Speech, Tts, TtsOptions, Voice};
 
@@ -211,9 +212,10 @@ fn the_model_ends_a_speech() {
     assert!(speech.frames() >= 2 && speech.frames() < 200, "{} frames", speech.frames());
     let last = chunks.last().unwrap();
     assert_eq!(last.samples[last.samples.len() - 1], 0.0);
-    // All has been spoken, and exactly so, when all has been played.
-    let end = last.first_sample + last.samples.len() as u64;
-    assert_eq!(speech.spoken_text().at(end), last.fed);
+    // What is made ahead of the player is not spoken yet. All has been spoken, and exactly so, when all has been played;
+    // and then it stays so.
+    let (spoken, end) = (speech.spoken_text(), last.first_sample + last.samples.len() as u64);
+    assert_eq!((spoken.at(0), spoken.at(end), spoken.at(0)), (0, last.fed, last.fed));
 }
 
 #[test]

@@ -5,21 +5,24 @@ mod memory;
 mod ours;
 mod peers;
 mod report;
+mod speech;
 
 use anyhow::{Result, ensure};
 use mk_model::{Checkpoint, Precision, Sampling};
 
-use mk_examples::{BackendArg, LoadArgs, locate, repo_root};
+use mk_examples::{BackendArg, LoadArgs, SpeechArgs, locate, locate_speech, repo_root};
 use report::{Engine, Report};
 
-/// Measure decode and prefill, against the memory's speed and against peers.
+use crate::parity::is_speech;
+
+/// Measure decode and prefill, against the memory's speed and against peers; or speech, stage by stage.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Checkpoint directory or hub id (owner/name)
     #[arg(long)]
     model: String,
     #[command(flatten)]
-    load: LoadArgs,
+    load: SpeechArgs,
     /// Positions to decode at, ascending
     #[arg(long, value_delimiter = ',', default_value = "0,512,2048,8192")]
     positions: Vec<usize>,
@@ -39,6 +42,12 @@ pub struct Args {
     /// Decode with temperature 0.9, top-k 50, top-p 0.95 and a repetition penalty of 1.05, not greedily
     #[arg(long)]
     sampled: bool,
+    /// Frames of speech to make
+    #[arg(long, default_value_t = 24)]
+    frames: usize,
+    /// Frames that the codec decodes at once
+    #[arg(long, default_value_t = 4)]
+    chunk_frames: usize,
     /// Leave the peers out
     #[arg(long)]
     no_peers: bool,
@@ -63,11 +72,14 @@ pub fn run(args: &Args) -> Result<()> {
     ensure!(args.positions.is_sorted(), "--positions must be ascending");
     ensure!(args.tokens > 0 && args.repeats > 0 && args.rounds > 0, "nothing to measure");
     let dir = locate(&args.model)?;
+    if is_speech(&dir) {
+        return speech::run(args, &locate_speech(&args.model)?);
+    }
     let checkpoint = Checkpoint::open(&dir)?;
     let config = checkpoint.config();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = args.load.threads.unwrap_or(cores);
-    let precision = args.load.precision();
+    let threads = args.load.load.threads.unwrap_or(cores);
+    let precision = args.load.load.precision();
     let kv_width = if precision == Precision::Bf16 { 2 } else { 4 };
 
     let sampling = if args.sampled { SAMPLED } else { Sampling::default() };
@@ -77,8 +89,8 @@ pub fn run(args: &Args) -> Result<()> {
     let mut own_memory = None;
     let before = load::CpuTime::now();
     for _ in 0..args.rounds {
-        bandwidths.push(read_bandwidth(&args.load, threads)?);
-        let model = args.load.load(&checkpoint)?;
+        bandwidths.push(read_bandwidth(&args.load.load, threads)?);
+        let model = args.load.load.load(&checkpoint)?;
         let mut engines = vec![Engine {
             peer: "mk".into(),
             version: env!("CARGO_PKG_VERSION").into(),

@@ -1,54 +1,38 @@
-//! The ONNX Runtime library that speech synthesis is going to load.
+//! The ONNX Runtime library that speech synthesis loads.
 
 use std::path::PathBuf;
 
-use super::machine::{Machine, entries};
+use mk_tts::runtime::find_library;
+
+use super::machine::Machine;
 use super::{Finding, Status};
+use crate::setup;
 
 pub fn library(machine: &Machine) -> Finding {
     let path = find(machine);
-    let status = if path.is_some() { Status::Present } else { Status::NotNeededYet };
+    let status = if path.is_some() { Status::Present } else { Status::Optional };
     let found = path.map_or_else(
         || "not in ORT_DYLIB_PATH, beside the binary or in .venv-onnx".to_owned(),
         |path| path.display().to_string(),
     );
     Finding::new("ONNX Runtime", status, found)
-        .means("mk-tts", "not needed yet: it will run the audio codec, which does not exist")
-        .install("python3 -m venv .venv-onnx && .venv-onnx/bin/pip install onnxruntime==1.32.0")
+        .means("mk-tts", "runs the audio codec, faster than the engine that is built in")
+        .install("cargo xtask setup --onnx")
 }
 
 fn find(machine: &Machine) -> Option<PathBuf> {
     if let Some(path) = machine.path("ORT_DYLIB_PATH").filter(|path| path.is_file()) {
         return Some(path);
     }
-    let wheel = machine.packages(".venv-onnx").map(|path| path.join("onnxruntime/capi"));
+    let wheel = machine.packages(setup::ONNX.folder).map(|path| path.join("onnxruntime/capi"));
     let folders = [Some(machine.binaries.clone()), wheel];
-    folders.into_iter().flatten().find_map(|folder| entries(&folder, is_library).into_iter().next())
-}
-
-/// `libonnxruntime.so`, with or without a version behind it, or its name on other systems; not the libraries of its
-/// execution providers.
-fn is_library(name: &str) -> bool {
-    let name = name.strip_prefix("lib").unwrap_or(name);
-    name.strip_prefix("onnxruntime.").is_some_and(|rest| {
-        rest == "dll" || rest == "so" || rest.starts_with("so.") || rest.ends_with("dylib")
-    })
+    folders.into_iter().flatten().find_map(|folder| find_library(&folder))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::machine::tests::made_of;
     use super::*;
-
-    #[test]
-    fn names_of_the_library() {
-        for name in ["libonnxruntime.so", "libonnxruntime.so.1.24.4", "onnxruntime.dll"] {
-            assert!(is_library(name), "{name}");
-        }
-        assert!(is_library("libonnxruntime.1.24.4.dylib"));
-        assert!(!is_library("libonnxruntime_providers_shared.so"));
-        assert!(!is_library("onnxruntime.lib"));
-    }
 
     #[test]
     fn the_first_library_of_the_search_order() {

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use mk_model::text::Tokenizer;
 use mk_model::{Checkpoint, Model, Precision};
+use mk_tts::runtime::{Runtime, RuntimeOptions};
 
 use compare::GreedyRow;
 use mk_examples::{LoadArgs, locate, repo_root};
@@ -103,11 +104,17 @@ fn speech(args: &Args, dir: &Path) -> Result<()> {
         };
         python::make_speech_reference(&repo_root()?, &recipe)?;
     }
-    report(&speech::compare(dir, &folder, &args.load.options())?)
+    let runtime = Runtime::open(&RuntimeOptions {
+        // The name that ONNX Runtime's own bindings know it by.
+        library: std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from),
+        threads: args.load.threads,
+        ..RuntimeOptions::default()
+    })?;
+    report(&speech::compare(dir, &folder, &args.load.options(), Some(&runtime))?)
 }
 
 /// Whether `config.json` is that of a Qwen3-TTS.
-fn is_speech(dir: &Path) -> bool {
+pub fn is_speech(dir: &Path) -> bool {
     let config = std::fs::read(dir.join("config.json")).unwrap_or_default();
     serde_json::from_slice::<serde_json::Value>(&config)
         .is_ok_and(|config| config["model_type"] == "qwen3_tts")
@@ -197,8 +204,13 @@ fn report(gates: &[Gate]) -> Result<()> {
 
 /// Whether a reference folder holds for a checkpoint of speech.
 #[cfg(test)]
-pub fn check_speech(dir: &Path, folder: &Path, options: &mk_model::ModelOptions) -> Result<()> {
-    report(&speech::compare(dir, folder, options)?)
+pub fn check_speech(
+    dir: &Path,
+    folder: &Path,
+    options: &mk_model::ModelOptions,
+    runtime: Option<&Runtime>,
+) -> Result<()> {
+    report(&speech::compare(dir, folder, options, runtime)?)
 }
 
 /// Whether a reference file holds for a model; without the table.

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
-use npyz::{DType, Deserialize, NpyFile, TypeChar};
+use anyhow::{Context, Result, bail, ensure};
+use npyz::{DType, Deserialize, NpyFile, Order, TypeChar};
 use zip::ZipArchive;
 use zip::read::ZipFile;
 use zip::result::ZipError;
@@ -24,7 +24,11 @@ pub fn array<'a>(
     name: &str,
 ) -> Result<Option<NpyFile<ZipFile<'a, BufReader<File>>>>> {
     match archive.by_name(&format!("{name}.npy")) {
-        Ok(entry) => Ok(Some(NpyFile::new(entry).with_context(|| format!("array {name}"))?)),
+        Ok(entry) => {
+            let file = NpyFile::new(entry).with_context(|| format!("array {name}"))?;
+            ensure!(file.order() == Order::C, "array {name} is stored column-major");
+            Ok(Some(file))
+        }
         Err(ZipError::FileNotFound) => Ok(None),
         Err(error) => Err(error).with_context(|| format!("array {name}")),
     }

@@ -74,7 +74,7 @@ impl<'a> SpeechRecipe<'a> {
 /// # Errors
 /// No Python with qwen_tts, or the script failed; its message is passed on.
 pub fn make_speech_reference(repo: &Path, recipe: &SpeechRecipe<'_>) -> Result<()> {
-    let python = find_python_with(repo, &setup::REFERENCE_TTS, "qwen_tts", "--reference-tts")?;
+    let python = find_speech_python(repo)?;
     let mut command = Command::new(&python);
     command.arg(repo.join("xtask/reference/tts.py"));
     command.arg("--model").arg(recipe.model).arg("--out").arg(recipe.out);
@@ -106,6 +106,11 @@ fn run(mut command: Command) -> Result<()> {
 /// A Python that has torch and transformers: the project's own environment, or else `python3`.
 pub fn find_python(repo: &Path) -> Result<PathBuf> {
     find_python_with(repo, &setup::REFERENCE, "torch, transformers", "--reference")
+}
+
+/// A Python that has qwen_tts.
+pub fn find_speech_python(repo: &Path) -> Result<PathBuf> {
+    find_python_with(repo, &setup::REFERENCE_TTS, "qwen_tts", "--reference-tts")
 }
 
 /// A Python that can import `modules`; `flag` of `cargo xtask setup` makes one.

@@ -24,6 +24,8 @@ pub struct HubOptions {
     pub token: Option<String>,
     /// Another server that speaks the hub's protocol.
     pub endpoint: Option<String>,
+    /// Files in folders of the repository (`speech_tokenizer/config.json`) that the model has besides its checkpoint.
+    pub also: Vec<String>,
 }
 
 impl HubOptions {
@@ -39,6 +41,7 @@ impl HubOptions {
                 .is_some_and(|v| ["1", "on", "yes", "true"].contains(&v.to_lowercase().as_str())),
             token: var("HF_TOKEN"),
             endpoint: var("HF_ENDPOINT"),
+            also: Vec::new(),
         }
     }
 }
@@ -91,6 +94,7 @@ struct Fetcher {
     repo: Repo,
     /// `None` offline.
     api: Option<Api>,
+    also: Vec<String>,
 }
 
 impl Fetcher {
@@ -135,7 +139,7 @@ impl Fetcher {
             }
             Some(builder.build().map_err(|e| fail(e.to_string()))?)
         };
-        Ok(Self { name: name.into(), cache, repo, api })
+        Ok(Self { name: name.into(), cache, repo, api, also: options.also.clone() })
     }
 
     /// All files that loading may want.
@@ -151,6 +155,12 @@ impl Fetcher {
                     files.extend(self.fetch_optional(file, progress)?);
                 }
             }
+        }
+        for file in &self.also {
+            let path = self.fetch(file, progress)?;
+            // In its place the folder that it is in, or the folder of that: what is beside the checkpoint's other files.
+            let folders = Path::new(file).components().count() - 1;
+            files.extend(path.ancestors().nth(folders).map(Into::into));
         }
         if let Some(weights) = self.fetch_optional(SINGLE, progress)? {
             files.push(weights);

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use mk_model::checkpoint::TensorFiles;
 
 use super::CodecConfig;
-use super::decoder_graph::{self, CODES, POSITION, StateTensor, WAVE};
+use super::DecoderConfig;
+use super::decoder_graph::{self, CODES, COS, HIDDEN, MASK, SIN, StateTensor, WAVE};
 use crate::error::{Error, Result};
 use crate::onnx::cache::{self, Fingerprint};
 use crate::runtime::{Graph, Runtime, Value};
@@ -55,7 +56,7 @@ impl CodecDecoder {
         let tensors = TensorFiles::open(dir)?;
         let decoder = &config.decoder;
         let fingerprint = Fingerprint {
-            version: decoder_graph::VERSION,
+            code: decoder_graph::CODE,
             config: &format!("{decoder:?}"),
             prefix: "decoder.",
         };
@@ -140,11 +141,14 @@ impl CodecStream {
         let frames = codes.len() / groups;
         let Shared { graph, config, tensors, .. } = &*self.shared;
         let codes = codes.iter().copied().map(i64::from).collect();
-        // Beyond the window all positions are the same, so that streams may be of any length.
-        let position = self.frames.min(config.decoder.sliding_window as u64) as i64;
+        let half = config.decoder.head_dim / 2;
+        let (cos, sin) = angles(&config.decoder, self.frames, frames);
+        let mask = mask(config.decoder.sliding_window, self.frames, frames);
         let mut inputs = vec![
             (CODES, Value::i64(&[1, frames, groups], codes)?),
-            (POSITION, Value::i64(&[1], vec![position])?),
+            (COS, Value::f32(&[frames + 1, half], cos)?),
+            (SIN, Value::f32(&[frames + 1, half], sin)?),
+            (MASK, Value::f32(&[frames + 1, mask.len() / (frames + 1)], mask)?),
         ];
         let past = tensors.iter().zip(&self.state);
         inputs.extend(past.map(|(tensor, value)| (tensor.input.as_str(), value.clone())));
@@ -164,6 +168,30 @@ impl CodecStream {
         self.frames += frames as u64;
         Ok(samples)
     }
+}
+
+/// Cosines and sines [frames + 1][head_dim / 2] of the frames that follow `before`. In f64, in which no stream is too long.
+fn angles(config: &DecoderConfig, before: u64, frames: usize) -> (Vec<f32>, Vec<f32>) {
+    let half = config.head_dim / 2;
+    // The reference keeps its frequencies in f32.
+    let frequency =
+        |i: usize| config.rope_theta.powf(-2.0 * i as f64 / config.head_dim as f64) as f32;
+    (0..=frames as u64)
+        .flat_map(|frame| (0..half).map(move |i| (before + frame) as f64 * f64::from(frequency(i))))
+        .map(|angle| (angle.cos() as f32, angle.sin() as f32))
+        .unzip()
+}
+
+/// [frames + 1][window - 1 + frames]: each frame sees itself and as many before it as the window holds, where there are any.
+fn mask(window: usize, before: u64, frames: usize) -> Vec<f32> {
+    let kept = window - 1;
+    let missing = kept.saturating_sub(usize::try_from(before).unwrap_or(usize::MAX));
+    (0..=frames)
+        .flat_map(|frame| {
+            let seen = frame.max(missing)..=frame + kept;
+            (0..kept + frames).map(move |place| if seen.contains(&place) { 0.0 } else { HIDDEN })
+        })
+        .collect()
 }
 
 impl fmt::Debug for CodecDecoder {

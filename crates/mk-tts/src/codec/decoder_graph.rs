@@ -19,13 +19,22 @@ use super::config::DecoderConfig;
 use super::fold::{narrow, product, scale_columns, scale_rows, transpose, wide};
 use crate::onnx::{Conv, Dim, Edge, Element, GraphBuilder, Model};
 
-/// To be raised whenever the graph changes, so that files of older versions are not taken.
-pub const VERSION: u32 = 1;
+/// The code that decides what the graph is.
+pub const CODE: &[&str] = &[include_str!("decoder_graph.rs"), include_str!("fold.rs")];
 
 /// Codes, i64 [1, frames, groups].
 pub const CODES: &str = "codes";
-/// Number of frames before this call, i64 [1]; what counts is how much of the window is filled.
-pub const POSITION: &str = "position";
+/// Cosines and sines of the frames' rotary angles, f32 [frames + 1, head_dim / 2] each. The transformer is given one row
+/// more than there are frames, all zeros, which leaves no trace: with at least two, engines take the same kernels for
+/// one frame as for many, and results do not depend on how frames are spread over calls.
+pub const COS: &str = "cos";
+/// See [`COS`].
+pub const SIN: &str = "sin";
+/// What is added to the scores of attention, f32 [frames + 1, sliding_window - 1 + frames]: 0 where the frame sees that
+/// place, [`HIDDEN`] where it does not.
+pub const MASK: &str = "mask";
+/// Low enough that the weight is zero.
+pub const HIDDEN: f32 = -1e30;
 /// Samples, f32 [1, frames * samples per frame].
 pub const WAVE: &str = "wave";
 
@@ -57,25 +66,25 @@ pub fn state(config: &DecoderConfig) -> Vec<StateTensor> {
         let (input, output) = (format!("{name}.past"), format!("{name}.next"));
         all.push(StateTensor { input, output, shape });
     };
-    add("pre_conv".into(), vec![1, config.codebook_dim, PRE_CONV_TAPS - 1]);
-    let cache = vec![1, config.num_key_value_heads, config.sliding_window - 1, config.head_dim];
+    add("pre_conv".into(), vec![1, config.codebook_dim, 1, PRE_CONV_TAPS - 1]);
+    let cache = |width| vec![1, config.num_key_value_heads, config.sliding_window - 1, width];
     for layer in 0..config.num_hidden_layers {
-        add(format!("layer.{layer}.keys"), cache.clone());
-        add(format!("layer.{layer}.values"), cache.clone());
+        add(format!("layer.{layer}.keys"), cache(config.head_dim));
+        add(format!("layer.{layer}.values"), cache(config.head_dim + 1));
     }
     for i in 0..config.upsampling_ratios.len() {
-        add(format!("upsample.{i}"), vec![1, config.latent_dim, TAPS - 1]);
+        add(format!("upsample.{i}"), vec![1, config.latent_dim, 1, TAPS - 1]);
     }
-    add("decoder.0".into(), vec![1, config.latent_dim, TAPS - 1]);
+    add("decoder.0".into(), vec![1, config.latent_dim, 1, TAPS - 1]);
     let mut channels = config.decoder_dim;
     for block in 1..=config.upsample_rates.len() {
-        add(format!("decoder.{block}.up"), vec![1, channels, 1]);
+        add(format!("decoder.{block}.up"), vec![1, channels, 1, 1]);
         channels /= 2;
         for (unit, dilation) in DILATIONS.iter().enumerate() {
-            add(format!("decoder.{block}.{unit}"), vec![1, channels, (TAPS - 1) * dilation]);
+            add(format!("decoder.{block}.{unit}"), vec![1, channels, 1, (TAPS - 1) * dilation]);
         }
     }
-    add("out".into(), vec![1, channels, TAPS - 1]);
+    add("out".into(), vec![1, channels, 1, TAPS - 1]);
     // A window of one position keeps nothing, and tensors without elements are not to every engine's taste.
     all.retain(|tensor| !tensor.shape.contains(&0));
     all
@@ -166,18 +175,23 @@ impl Builder<'_> {
         let frames = Dim::Any("frames");
         let groups = Dim::Fixed(self.config.num_quantizers);
         let codes = self.g.input(CODES, Element::I64, &[Dim::Fixed(1), frames, groups]);
-        let position = self.g.input(POSITION, Element::I64, &[Dim::Fixed(1)]);
+        let (rows, half) = (Dim::Any("rows"), Dim::Fixed(self.config.head_dim / 2));
+        let shared = AttentionInputs {
+            cos: self.g.input(COS, Element::F32, &[rows, half]),
+            sin: self.g.input(SIN, Element::F32, &[rows, half]),
+            mask: self.g.input(MASK, Element::F32, &[rows, Dim::Any("places")]),
+        };
         for tensor in state(self.config) {
             let dims: Vec<Dim<'_>> = tensor.shape.iter().copied().map(Dim::Fixed).collect();
             let edge = self.g.input(&tensor.input, Element::F32, &dims);
             self.past.insert(tensor.input.clone(), (edge, tensor));
         }
         let x = self.quantizer(codes);
-        let x = self.transformer(x, codes, position);
+        let x = self.transformer(x, &shared);
         let x = self.upsample(x);
         let x = self.convolutions(x);
         let wave = self.g.clip(x, -1.0, 1.0);
-        let wave = self.g.squeeze(wave, &[1]);
+        let wave = self.g.squeeze(wave, &[1, 2]);
         self.g.output(wave, WAVE, Element::F32, &[Dim::Fixed(1), Dim::Any("samples")]);
     }
 
@@ -190,6 +204,18 @@ impl Builder<'_> {
         let dims: Vec<Dim<'_>> = tensor.shape.iter().copied().map(Dim::Fixed).collect();
         self.g.output(next, &tensor.output, Element::F32, &dims);
         both
+    }
+
+    /// [1, time, channels] to [1, channels, 1, time].
+    fn columns(&mut self, x: Edge) -> Edge {
+        let x = self.g.transpose(x, &[0, 2, 1]);
+        self.g.unsqueeze(x, &[2])
+    }
+
+    /// [1, channels, 1, time] to [1, time, channels].
+    fn rows(&mut self, x: Edge) -> Edge {
+        let x = self.g.squeeze(x, &[2]);
+        self.g.transpose(x, &[0, 2, 1])
     }
 
     /// [1, frames, groups] codes to [1, frames, hidden] rows: codebooks, output projections, `pre_conv`, `input_proj`.
@@ -220,11 +246,11 @@ impl Builder<'_> {
         let rest = self.g.squeeze(rest, &[2]);
 
         let x = self.g.concat(&[first, rest], 2);
-        let x = self.g.transpose(x, &[0, 2, 1]);
-        let x = self.with_past("pre_conv", x, 2);
+        let x = self.columns(x);
+        let x = self.with_past("pre_conv", x, 3);
         let (weight, bias) = self.pre_conv();
-        let x = self.g.conv(x, weight, Some(bias), Conv::default());
-        self.g.transpose(x, &[0, 2, 1])
+        let x = self.g.flat_conv(x, weight, Some(bias), Conv::default());
+        self.rows(x)
     }
 
     /// `input_proj` after `pre_conv` after the two output projections, as one convolution of both quantisers' vectors.
@@ -257,7 +283,7 @@ impl Builder<'_> {
             (0..hidden * 2 * width).flat_map(|i| taps.iter().map(move |tap| tap[i])).collect();
         let bias = product(&input, &conv_bias, latent, 1);
         let bias: Vec<f64> = bias.iter().zip(&input_bias).map(|(a, b)| a + b).collect();
-        let weight = self.g.constant(&[hidden, 2 * width, PRE_CONV_TAPS], &narrow(&weight));
+        let weight = self.g.constant(&[hidden, 2 * width, 1, PRE_CONV_TAPS], &narrow(&weight));
         (weight, self.g.constant(&[hidden], &narrow(&bias)))
     }
 
@@ -281,13 +307,13 @@ impl Builder<'_> {
         self.g.matmul(x, weight)
     }
 
-    /// [1, frames, hidden] to [1, frames, latent].
-    fn transformer(&mut self, x: Edge, codes: Edge, position: Edge) -> Edge {
+    /// [1, frames, hidden] to [1, frames + 1, latent].
+    fn transformer(&mut self, x: Edge, shared: &AttentionInputs) -> Edge {
         let config = self.config;
-        let attention = self.attention_inputs(codes, position);
-        let mut x = x;
+        let zeros = self.g.constant(&[1, 1, config.hidden_size], &vec![0.0; config.hidden_size]);
+        let mut x = self.g.concat(&[x, zeros], 1);
         for layer in 0..config.num_hidden_layers {
-            x = self.attention(x, layer, &attention);
+            x = self.attention(x, layer, shared);
             x = self.feed_forward(x, layer);
         }
         let (hidden, latent) = (config.hidden_size, config.latent_dim);
@@ -308,47 +334,6 @@ impl Builder<'_> {
         let mean = self.g.add(mean, eps);
         let root = self.g.unary("Sqrt", mean);
         self.g.div(x, root)
-    }
-
-    /// What all layers share. Only differences of positions matter, so that keys are kept as they are and rotated by
-    /// their place relative to the call's first frame: angles stay small however long a stream is.
-    fn attention_inputs(&mut self, codes: Edge, position: Edge) -> AttentionInputs {
-        let config = self.config;
-        let kept = config.sliding_window as i64 - 1;
-        let half = config.head_dim / 2;
-        let g = &mut self.g;
-        // Places of queries 0..frames, and of keys -kept..frames.
-        let frames = g.size(codes, 1);
-        let queries = g.range(frames);
-        let (offset, window) = (g.integers(&[], &[kept]), g.integers(&[], &[kept + 1]));
-        let count = g.add(frames, offset);
-        let keys = g.range(count);
-        let keys = g.sub(keys, offset);
-
-        let frequencies: Vec<f32> = (0..half)
-            .map(|i| config.rope_theta.powf(-2.0 * i as f64 / config.head_dim as f64) as f32)
-            .collect();
-        let frequencies = g.constant(&[half], &frequencies);
-        let places = g.cast(keys, Element::F32);
-        let places = g.unsqueeze(places, &[1]);
-        let angles = g.mul(places, frequencies);
-        let (cos, sin) = (g.unary("Cos", angles), g.unary("Sin", angles));
-        let query_cos = g.slice(cos, 0, kept, i64::MAX);
-        let query_sin = g.slice(sin, 0, kept, i64::MAX);
-
-        // A query sees a key that is not after it, within the window, and in the stream at all.
-        let query = g.unsqueeze(queries, &[1]);
-        let too_old = g.sub(query, window);
-        let before = g.node("LessOrEqual", &[keys, query], Vec::new());
-        let recent = g.node("Greater", &[keys, too_old], Vec::new());
-        let zero = g.integers(&[], &[0]);
-        let absolute = g.add(keys, position);
-        let exists = g.node("GreaterOrEqual", &[absolute, zero], Vec::new());
-        let seen = g.node("And", &[before, recent], Vec::new());
-        let seen = g.node("And", &[seen, exists], Vec::new());
-        let (open, shut) = (g.scalar(0.0), g.scalar(-1e30));
-        let mask = g.select(seen, open, shut);
-        AttentionInputs { keys: (cos, sin), queries: (query_cos, query_sin), mask }
     }
 
     fn attention(&mut self, x: Edge, layer: usize, shared: &AttentionInputs) -> Edge {
@@ -377,16 +362,25 @@ impl Builder<'_> {
         };
         let queries = by_head(parts[0], heads);
         let (keys, values) = (by_head(parts[1], kv_heads), by_head(parts[2], kv_heads));
+        let queries = self.rotate(queries, shared);
+        let keys = self.rotate(keys, shared);
+        let keys = self.g.slice(keys, 2, 0, -1);
+        let values = self.g.slice(values, 2, 0, -1);
         let keys = self.with_past(&format!("layer.{layer}.keys"), keys, 2);
+        let values = self.with_ones(values);
         let values = self.with_past(&format!("layer.{layer}.values"), values, 2);
-        let queries = self.rotate(queries, shared.queries);
-        let keys = self.rotate(keys, shared.keys);
         let (keys, values) = (self.repeat(keys), self.repeat(values));
         let keys = self.g.transpose(keys, &[0, 1, 3, 2]);
         let scores = self.g.matmul(queries, keys);
         let scores = self.g.add(scores, shared.mask);
-        let weights = self.g.softmax(scores, -1);
+        // Softmax, whose sum is taken by the product, beside a value that is always 1: its order then does not depend on
+        // where in the call a frame is, so that calls of any length give the same.
+        let highest = self.g.reduce("ReduceMax", scores, &[3]);
+        let scores = self.g.sub(scores, highest);
+        let weights = self.g.unary("Exp", scores);
         let mixed = self.g.matmul(weights, values);
+        let parts = self.g.split(mixed, 3, &[width as i64, 1]);
+        let mixed = self.g.div(parts[0], parts[1]);
         let mixed = self.g.transpose(mixed, &[0, 2, 1, 3]);
         let mixed = self.g.reshape(mixed, &[0, 0, q]);
 
@@ -395,6 +389,13 @@ impl Builder<'_> {
         let scale = self.weights.wide(&format!("{name}.self_attn_layer_scale.scale"), &[hidden]);
         let out = self.linear(mixed, weight, heads * width, None, Some(&scale));
         self.g.add(x, out)
+    }
+
+    /// `x` [1, heads, frames, width] with a 1 behind each row.
+    fn with_ones(&mut self, x: Edge) -> Edge {
+        let amounts = self.g.integers(&[8], &[0, 0, 0, 0, 0, 0, 0, 1]);
+        let one = self.g.scalar(1.0);
+        self.g.node("Pad", &[x, amounts, one], Vec::new())
     }
 
     /// Each key-value head as often as there are query heads that share it.
@@ -409,7 +410,7 @@ impl Builder<'_> {
     }
 
     /// Rotary embedding with the halves of a head as pairs.
-    fn rotate(&mut self, x: Edge, (cos, sin): (Edge, Edge)) -> Edge {
+    fn rotate(&mut self, x: Edge, &AttentionInputs { cos, sin, .. }: &AttentionInputs) -> Edge {
         let half = self.config.head_dim as i64 / 2;
         let halves = self.g.split(x, 3, &[half, half]);
         let g = &mut self.g;
@@ -438,7 +439,7 @@ impl Builder<'_> {
         self.g.add(x, out)
     }
 
-    /// [1, frames, latent] to [1, latent, frames * ratios].
+    /// [1, frames + 1, latent] to [1, latent, 1, frames * ratios].
     fn upsample(&mut self, mut x: Edge) -> Edge {
         let latent = self.config.latent_dim;
         for (i, &ratio) in self.config.upsampling_ratios.iter().enumerate() {
@@ -454,25 +455,28 @@ impl Builder<'_> {
             let bias = self.g.constant(&[ratio * latent], &bias.repeat(ratio));
             let rows = self.g.matmul(x, weight);
             let rows = self.g.add(rows, bias);
-            let rows = self.g.reshape(rows, &[0, -1, latent as i64]);
+            let mut rows = self.g.reshape(rows, &[0, -1, latent as i64]);
+            if i == 0 {
+                rows = self.g.slice(rows, 1, 0, -(ratio as i64));
+            }
             x = self.conv_next(rows, i);
         }
-        self.g.transpose(x, &[0, 2, 1])
+        self.columns(x)
     }
 
     /// A ConvNeXt block on [1, time, latent].
     fn conv_next(&mut self, x: Edge, i: usize) -> Edge {
         let latent = self.config.latent_dim;
         let name = format!("upsample.{i}.1");
-        let columns = self.g.transpose(x, &[0, 2, 1]);
-        let columns = self.with_past(&format!("upsample.{i}"), columns, 2);
+        let columns = self.columns(x);
+        let columns = self.with_past(&format!("upsample.{i}"), columns, 3);
         let weight = self.weights.get(&format!("{name}.dwconv.conv.weight"), &[latent, 1, TAPS]);
-        let weight = self.g.constant(&[latent, 1, TAPS], &weight);
+        let weight = self.g.constant(&[latent, 1, 1, TAPS], &weight);
         let bias = self.weights.get(&format!("{name}.dwconv.conv.bias"), &[latent]);
         let bias = self.g.constant(&[latent], &bias);
         let depthwise = Conv { groups: latent, ..Conv::default() };
-        let y = self.g.conv(columns, weight, Some(bias), depthwise);
-        let y = self.g.transpose(y, &[0, 2, 1]);
+        let y = self.g.flat_conv(columns, weight, Some(bias), depthwise);
+        let y = self.rows(y);
 
         let scale = self.weights.get(&format!("{name}.norm.weight"), &[latent]);
         let shift = self.weights.get(&format!("{name}.norm.bias"), &[latent]);
@@ -496,12 +500,12 @@ impl Builder<'_> {
         self.g.add(x, y)
     }
 
-    /// [1, latent, time] to [1, 1, samples].
+    /// [1, latent, 1, time] to [1, 1, 1, samples].
     fn convolutions(&mut self, x: Edge) -> Edge {
         let config = self.config;
         let mut channels = config.decoder_dim;
         let latent = config.latent_dim;
-        let x = self.with_past("decoder.0", x, 2);
+        let x = self.with_past("decoder.0", x, 3);
         let mut x = self.conv(x, "decoder.0.conv", &[channels, latent, TAPS], 1, None, None);
         for (i, &rate) in config.upsample_rates.iter().enumerate() {
             x = self.block(x, i + 1, channels, rate);
@@ -509,7 +513,7 @@ impl Builder<'_> {
         }
         let last = config.upsample_rates.len() + 1;
         let x = self.snake(x, &format!("decoder.{last}"), channels);
-        let x = self.with_past("out", x, 2);
+        let x = self.with_past("out", x, 3);
         self.conv(x, &format!("decoder.{}.conv", last + 1), &[1, channels, TAPS], 1, None, None)
     }
 
@@ -534,30 +538,30 @@ impl Builder<'_> {
             scale_rows(&mut weight, outputs);
             scale_rows(&mut bias, outputs);
         }
-        let weight = self.g.constant(shape, &weight);
+        let weight = self.g.constant(&[shape[0], shape[1], 1, shape[2]], &weight);
         let bias = self.g.constant(&shape[..1], &bias);
-        self.g.conv(x, weight, Some(bias), Conv { dilation, ..Conv::default() })
+        self.g.flat_conv(x, weight, Some(bias), Conv { dilation, ..Conv::default() })
     }
 
     /// x + sin(frequency * x)^2 / amplitude.
     fn snake(&mut self, x: Edge, name: &str, channels: usize) -> Edge {
         let (frequency, inverse) = self.weights.snake(name, channels);
-        let frequency = self.g.constant(&[channels, 1], &narrow(&frequency));
+        let frequency = self.g.constant(&[channels, 1, 1], &narrow(&frequency));
         let angle = self.g.mul(x, frequency);
         self.add_wave(x, angle, &inverse)
     }
 
     /// x + sin(angle)^2 * factor.
     fn add_wave(&mut self, x: Edge, angle: Edge, factor: &[f64]) -> Edge {
-        let factor = self.g.constant(&[factor.len(), 1], &narrow(factor));
+        let factor = self.g.constant(&[factor.len(), 1, 1], &narrow(factor));
         let sin = self.g.unary("Sin", angle);
         let square = self.g.mul(sin, sin);
         let wave = self.g.mul(square, factor);
         self.g.add(x, wave)
     }
 
-    /// A snake, a transposed convolution by `rate`, three residual units: [1, channels, time] to
-    /// [1, channels / 2, time * rate].
+    /// A snake, a transposed convolution by `rate`, three residual units: [1, channels, 1, time] to
+    /// [1, channels / 2, 1, time * rate].
     fn block(&mut self, x: Edge, block: usize, channels: usize, rate: usize) -> Edge {
         let name = format!("decoder.{block}.block");
         let x = self.snake(x, &format!("{name}.0"), channels);
@@ -566,7 +570,7 @@ impl Builder<'_> {
         for (unit, dilation) in DILATIONS.into_iter().enumerate() {
             let name = format!("{name}.{}", unit + 2);
             let y = self.snake(x, &format!("{name}.act1"), channels);
-            let y = self.with_past(&format!("decoder.{block}.{unit}"), y, 2);
+            let y = self.with_past(&format!("decoder.{block}.{unit}"), y, 3);
             // The second snake's angle is what the convolution gives, and the rest of it is in units of that.
             let (frequency, inverse) = self.weights.snake(&format!("{name}.act2"), channels);
             let shape = [channels, channels, TAPS];
@@ -599,21 +603,21 @@ impl Builder<'_> {
                 }
             }
         }
-        let weight = self.g.constant(&[out * rate, channels, 2], &taps);
+        let weight = self.g.constant(&[out * rate, channels, 1, 2], &taps);
         let bias: Vec<f32> = bias.iter().flat_map(|&value| vec![value; rate]).collect();
         let bias = self.g.constant(&[out * rate], &bias);
-        let x = self.with_past(&format!("decoder.{block}.up"), x, 2);
-        let y = self.g.conv(x, weight, Some(bias), Conv::default());
+        let x = self.with_past(&format!("decoder.{block}.up"), x, 3);
+        let y = self.g.flat_conv(x, weight, Some(bias), Conv::default());
         let (out, rate) = (out as i64, rate as i64);
         let y = self.g.reshape(y, &[out, rate, -1]);
         let y = self.g.transpose(y, &[0, 2, 1]);
-        self.g.reshape(y, &[1, out, -1])
+        self.g.reshape(y, &[1, out, 1, -1])
     }
 }
 
-/// Cosines and sines [places, head_dim / 2] of all keys and of the queries, and the mask [frames, places].
+/// The inputs of the same names, which all layers share.
 struct AttentionInputs {
-    keys: (Edge, Edge),
-    queries: (Edge, Edge),
+    cos: Edge,
+    sin: Edge,
     mask: Edge,
 }

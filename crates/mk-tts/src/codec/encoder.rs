@@ -15,9 +15,6 @@ use crate::error::{Error, Result};
 use crate::onnx::cache::{self, Fingerprint};
 use crate::runtime::{Graph, Runtime, Value};
 
-/// Longest sound that is taken, in seconds: attention needs memory by the square of the length, 40 bytes and more for
-/// each pair of embeddings and each head.
-pub const MAX_SECONDS: f64 = 120.0;
 /// Embeddings that are computed at once, 4 s at the published rates: the convolutions hold 64 channels at the rate of
 /// the samples, so that memory would be hundreds of megabytes for a long sound.
 const PIECE: usize = 100;
@@ -30,6 +27,9 @@ pub struct CodecEncoder {
 }
 
 impl CodecEncoder {
+    /// Longest sound that is taken, in seconds: attention needs memory by the square of the length.
+    pub const MAX_SECONDS: f64 = 120.0;
+
     /// Opens the encoder of a `speech_tokenizer` folder: `config.json` and safetensors.
     ///
     /// Its graphs are written once and kept beside the model, or in `cache_dir` where that cannot be written to.
@@ -44,7 +44,7 @@ impl CodecEncoder {
         let folders: Vec<&Path> = [Some(dir), cache_dir].into_iter().flatten().collect();
         let groups = config.encoder_valid_num_quantizers;
         let fingerprint = Fingerprint {
-            version: encoder_graph::VERSION,
+            code: encoder_graph::CODE,
             config: &format!("{:?} {groups}", config.encoder),
             prefix: "encoder.",
         };
@@ -77,15 +77,15 @@ impl CodecEncoder {
     /// The codes of mono samples, [frames][groups] with `ceil(samples / samples_per_frame)` frames.
     ///
     /// # Errors
-    /// No samples, more than [`MAX_SECONDS`], samples that are no numbers, and what the engine says.
+    /// No samples, more than [`Self::MAX_SECONDS`], samples that are no numbers, and what the engine says.
     pub fn encode(&self, samples: &[f32]) -> Result<Vec<u32>> {
         let name = "the sound to encode";
         let seconds = samples.len() as f64 / self.sample_rate() as f64;
         if samples.is_empty() {
             return Err(Error::AudioEmpty { name: name.into() });
         }
-        if seconds > MAX_SECONDS {
-            return Err(Error::ReferenceTooLong { seconds, most: MAX_SECONDS });
+        if seconds > Self::MAX_SECONDS {
+            return Err(Error::ReferenceTooLong { seconds, most: Self::MAX_SECONDS });
         }
         finite(name, samples)?;
         let (count, embeddings) = self.embeddings(samples)?;

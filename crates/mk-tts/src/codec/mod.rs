@@ -9,4 +9,4 @@ mod fold;
 
 pub use config::{CodecConfig, DecoderConfig, EncoderConfig};
 pub use decoder::{CodecDecoder, CodecStream};
-pub use encoder::{CodecEncoder, MAX_SECONDS};
+pub use encoder::CodecEncoder;

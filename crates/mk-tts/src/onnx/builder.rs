@@ -51,8 +51,6 @@ pub enum Attribute {
     Ints(Vec<i64>),
     /// A number.
     Float(f32),
-    /// A word.
-    String(&'static str),
 }
 
 /// A graph under construction.
@@ -255,31 +253,38 @@ impl GraphBuilder {
 
     /// 1-D convolution of `x` [1, in, t] with `weight` [out, in / groups, k], padded with `pads` zeros (left, right).
     pub fn conv(&mut self, x: Edge, weight: Edge, bias: Option<Edge>, conv: Conv) -> Edge {
-        let mut attributes = vec![
-            ("dilations", Attribute::Ints(vec![conv.dilation as i64])),
-            ("pads", Attribute::Ints(vec![conv.pads.0 as i64, conv.pads.1 as i64])),
-            ("strides", Attribute::Ints(vec![conv.stride as i64])),
+        let ints = |values: &[usize]| Attribute::Ints(values.iter().map(|&n| n as i64).collect());
+        let attributes = vec![
+            ("dilations", ints(&[conv.dilation])),
+            ("group", Attribute::Int(conv.groups as i64)),
+            ("pads", ints(&[conv.pads.0, conv.pads.1])),
+            ("strides", ints(&[conv.stride])),
         ];
-        if conv.groups != 1 {
-            attributes.push(("group", Attribute::Int(conv.groups as i64)));
-        }
-        let inputs =
-            [Some(x), Some(weight), bias].into_iter().take(2 + usize::from(bias.is_some()));
-        self.append("Conv", inputs.collect(), 1, attributes)[0]
+        self.conv_node(x, weight, bias, attributes)
     }
 
-    /// 1-D transposed convolution of `x` [1, in, t] with `weight` [in, out, k]: [1, out, (t - 1) * stride + k].
-    pub fn conv_transpose(
+    /// The same as a 2-D convolution of height 1, `x` being [1, in, 1, t] and `weight` [out, in / groups, 1, k]: ONNX
+    /// Runtime has faster kernels for two dimensions than for one.
+    pub fn flat_conv(&mut self, x: Edge, weight: Edge, bias: Option<Edge>, conv: Conv) -> Edge {
+        let ints = |values: &[usize]| Attribute::Ints(values.iter().map(|&n| n as i64).collect());
+        let attributes = vec![
+            ("dilations", ints(&[1, conv.dilation])),
+            ("group", Attribute::Int(conv.groups as i64)),
+            ("pads", ints(&[0, conv.pads.0, 0, conv.pads.1])),
+            ("strides", ints(&[1, conv.stride])),
+        ];
+        self.conv_node(x, weight, bias, attributes)
+    }
+
+    fn conv_node(
         &mut self,
         x: Edge,
         weight: Edge,
         bias: Option<Edge>,
-        stride: usize,
+        attributes: Vec<(&'static str, Attribute)>,
     ) -> Edge {
-        let attributes = vec![("strides", Attribute::Ints(vec![stride as i64]))];
-        let inputs =
-            [Some(x), Some(weight), bias].into_iter().take(2 + usize::from(bias.is_some()));
-        self.append("ConvTranspose", inputs.collect(), 1, attributes)[0]
+        let inputs = [x, weight].into_iter().chain(bias).map(Some).collect();
+        self.append("Conv", inputs, 1, attributes)[0]
     }
 
     /// Normalises the last dimension to mean 0 and variance 1, then scales and shifts it.
@@ -351,40 +356,17 @@ impl GraphBuilder {
         self.node("ArgMax", &[x], attributes)
     }
 
-    /// `a` where `condition` holds, otherwise `b`; broadcast.
-    pub fn select(&mut self, condition: Edge, a: Edge, b: Edge) -> Edge {
-        self.node("Where", &[condition, a, b], Vec::new())
-    }
-
-    /// Numbers of another type.
-    pub fn cast(&mut self, x: Edge, to: Element) -> Edge {
-        self.node("Cast", &[x], vec![("to", Attribute::Int(to as i64))])
-    }
-
-    /// `0..n` for the i64 scalar `n`.
-    pub fn range(&mut self, n: Edge) -> Edge {
-        let (zero, one) = (self.integers(&[], &[0]), self.integers(&[], &[1]));
-        self.node("Range", &[zero, n, one], Vec::new())
-    }
-
-    /// Size of dimension `axis` of `x`, as an i64 scalar.
-    pub fn size(&mut self, x: Edge, axis: i64) -> Edge {
-        let shape = self.node("Shape", &[x], Vec::new());
-        let axis = self.integers(&[], &[axis]);
-        self.gather(shape, axis, 0)
-    }
-
     /// Limits to `low..=high`.
     pub fn clip(&mut self, x: Edge, low: f32, high: f32) -> Edge {
         let (low, high) = (self.scalar(low), self.scalar(high));
         self.node("Clip", &[x, low, high], Vec::new())
     }
 
-    /// Pads the dimensions: `before` and `after` for each. `mode` is `constant` (zeros), `reflect` or `edge`.
-    pub fn pad(&mut self, x: Edge, before: &[i64], after: &[i64], mode: &'static str) -> Edge {
+    /// Adds places `before` and `after` the elements of each dimension that mirror those within.
+    pub fn pad_mirrored(&mut self, x: Edge, before: &[i64], after: &[i64]) -> Edge {
         let amounts: Vec<i64> = before.iter().chain(after).copied().collect();
         let amounts = self.integers(&[amounts.len()], &amounts);
-        self.node("Pad", &[x, amounts], vec![("mode", Attribute::String(mode))])
+        self.node("Pad", &[x, amounts], vec![("mode", Attribute::String("reflect"))])
     }
 }
 
@@ -471,9 +453,6 @@ fn attribute((name, value): (&'static str, Attribute)) -> AttributeProto {
         Attribute::Int(i) => (AttributeType::Int, AttributeProto { i: Some(i), ..named }),
         Attribute::Ints(ints) => (AttributeType::Ints, AttributeProto { ints, ..named }),
         Attribute::Float(f) => (AttributeType::Float, AttributeProto { f: Some(f), ..named }),
-        Attribute::String(s) => {
-            (AttributeType::String, AttributeProto { s: Some(s.into()), ..named })
-        }
     };
     AttributeProto { r#type: Some(kind as i32), ..filled }
 }

@@ -1,7 +1,6 @@
 //! Written graphs, kept as files for the next time.
 //!
-//! A file's name says what it was made of: a hash of the tensors, of the config, and of the version of the code that
-//! writes it. Its last field is a hash of all the bytes before it, which ONNX takes for metadata. A file that was cut off
+//! A file's name says what it was made of: a hash of the tensors, of the config, and of the code that writes it. Its last field is a hash of all the bytes before it, which ONNX takes for metadata. A file that was cut off
 //! or has changed is thus known, and made anew. Files appear under their name only when they are whole; two processes
 //! that write the same file at once write the same bytes.
 
@@ -20,8 +19,8 @@ use crate::runtime::{Graph, Runtime, Source};
 
 /// What a graph follows from, together with the tensors of a checkpoint.
 pub struct Fingerprint<'a> {
-    /// Version of the code that writes the graph.
-    pub version: u32,
+    /// The source of the code that writes the graph, so that a change to it is a change of the graph.
+    pub code: &'a [&'a str],
     /// All of the config that it depends on.
     pub config: &'a str,
     /// What the names of its tensors begin with.
@@ -31,7 +30,9 @@ pub struct Fingerprint<'a> {
 /// The name of the file for a graph called `what`.
 pub fn name(what: &str, fingerprint: &Fingerprint<'_>, tensors: &TensorFiles) -> String {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(&fingerprint.version.to_le_bytes());
+    for code in fingerprint.code.iter().chain(&[include_str!("builder.rs")]) {
+        hasher.update(code.as_bytes());
+    }
     hasher.update(fingerprint.config.as_bytes());
     for tensor in tensors.iter().filter(|tensor| tensor.name().starts_with(fingerprint.prefix)) {
         let head = format!("\n{} {:?} {:?}\n", tensor.name(), tensor.dtype(), tensor.shape());

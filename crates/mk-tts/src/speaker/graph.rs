@@ -95,7 +95,7 @@ impl Net<'_> {
         } else {
             // PyTorch puts what is odd at the end.
             let (before, after) = (mirrored / 2, mirrored - mirrored / 2);
-            self.g.pad(x, &[0, 0, before as i64], &[0, 0, after as i64], "reflect")
+            self.g.pad_mirrored(x, &[0, 0, before as i64], &[0, 0, after as i64])
         };
         self.g.conv(x, weight, Some(bias), Conv { dilation, ..Conv::default() })
     }

@@ -149,7 +149,7 @@ impl Spec {
             text_hidden_size: 24,
             text_vocab_size: 501,
             code_groups: 10,
-            codebook_size: 300,
+            codebook_size: 256,
             speaker: SpeakerEncoder { channels: 24, attention_channels: 12, se_channels: 20 },
             codec_decoder: CodecDecoder {
                 hidden_size: 24,

@@ -117,7 +117,11 @@ pub(super) fn problems(spec: &Spec) -> Vec<Problem> {
     );
     require(spec.text_hidden_size > 0, "text_hidden_size", "is zero".into());
     require(spec.code_groups >= 2, "code_groups", format!("{} are too few", spec.code_groups));
-    require(spec.codebook_size > 0, "codebook_size", "is zero".into());
+    require(
+        spec.codebook_size.is_power_of_two(),
+        "codebook_size",
+        format!("{} is not a power of two, as qwen_tts wants it", spec.codebook_size),
+    );
     let channels = spec.speaker.channels;
     require(
         channels > 0 && channels.is_multiple_of(8),

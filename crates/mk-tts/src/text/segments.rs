@@ -1,7 +1,7 @@
 //! Long texts in parts that a model speaks well.
 //!
-//! A part ends with a sentence where it can, else with a clause, else with a word. There are as few as the limit allows,
-//! and as even: a short rest at the end would be spoken in another tone.
+//! A part ends with a sentence where it can, else with a clause, else with a word. There are as few as the limit
+//! allows, and as even: a short rest at the end would be spoken in another tone.
 
 use std::ops::Range;
 

@@ -2,6 +2,7 @@
 
 mod compare;
 mod reference;
+mod sound;
 
 use std::path::Path;
 
@@ -10,6 +11,7 @@ use mk_model::checkpoint::TensorFiles;
 use mk_model::text::Tokenizer;
 use mk_model::{ModelOptions, Precision};
 use mk_tts::config::TtsConfig;
+use mk_tts::runtime::Runtime;
 use mk_tts::talker::Talker;
 
 use super::verdict::{Gate, spread};
@@ -21,8 +23,14 @@ const FORCED_LIMIT: f32 = 1e-4;
 /// Absolute errors of the prompt's rows at f32.
 const PROMPT_LIMIT: f32 = 1e-5;
 
-/// Holds the checkpoint in `dir` against everything that the reference folder has.
-pub fn compare(dir: &Path, folder: &Path, options: &ModelOptions) -> Result<Vec<Gate>> {
+/// Holds the checkpoint in `dir` against everything that the reference folder has; what sounds, too, where there is a
+/// `runtime` for it.
+pub fn compare(
+    dir: &Path,
+    folder: &Path,
+    options: &ModelOptions,
+    runtime: Option<&Runtime>,
+) -> Result<Vec<Gate>> {
     let reference = Reference::open(folder)?;
     let config = TtsConfig::open(dir)?;
     let talker = Talker::load(dir, &config, &TensorFiles::open(dir)?, options)?;
@@ -44,6 +52,9 @@ pub fn compare(dir: &Path, folder: &Path, options: &ModelOptions) -> Result<Vec<
         gates.extend(judge(expected, &found, options.precision, config.code_groups));
     }
     println!();
+    if let Some(runtime) = runtime {
+        gates.extend(sound::compare(dir, runtime, &reference)?);
+    }
     Ok(gates)
 }
 

@@ -74,8 +74,12 @@ pub struct Errors {
 
 /// A recording and what cloning makes of it.
 pub struct Voice {
+    /// 24 kHz, mono.
+    pub samples: Vec<f32>,
     /// `[frames][code_groups]`.
     pub codes: Vec<u32>,
+    /// How much farther than the nearest the next entry of the codebook was, relative to the nearest.
+    pub margins: Vec<f32>,
     pub x_vector: Vec<f32>,
 }
 
@@ -109,8 +113,13 @@ impl Reference {
         let archive = &mut npz::open(path)?;
         match name.as_str() {
             "voice" => {
-                let (_, x_vector) = npz::numbers(archive, "x_vector")?;
-                self.voice = Some(Voice { codes: ids(archive, "codes")?, x_vector });
+                let (_, wav) = npz::numbers::<i16>(archive, "wav")?;
+                self.voice = Some(Voice {
+                    samples: wav.into_iter().map(|x| f32::from(x) / 32768.0).collect(),
+                    codes: ids(archive, "codes")?,
+                    margins: npz::numbers(archive, "margins")?.1,
+                    x_vector: npz::numbers(archive, "x_vector")?.1,
+                });
             }
             "codec" => self.codec = Some(waveform(archive)?),
             _ => self.utterances.push(utterance(archive, name)?),

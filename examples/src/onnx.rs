@@ -1,0 +1,53 @@
+//! Where programs find ONNX Runtime: libraries of this project read no environment.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use mk_tts::runtime::RuntimeOptions;
+
+use crate::repo_root;
+
+/// The Python environment, in the repository, that `cargo xtask setup --onnx` puts the library into.
+pub const ENVIRONMENT: &str = ".venv-onnx";
+
+/// Options by which a runtime finds the library: `library` where it is given, otherwise the file that `ORT_DYLIB_PATH`
+/// names, otherwise what is beside the program or in the repository's [`ENVIRONMENT`].
+pub fn search(library: Option<PathBuf>) -> RuntimeOptions {
+    let named = || env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let beside = env::current_exe().ok().and_then(|program| Some(program.parent()?.to_path_buf()));
+    let installed = repo_root().ok().and_then(|root| in_environment(&root));
+    RuntimeOptions {
+        library: library.or_else(named),
+        search: beside.into_iter().chain(installed).collect(),
+        ..RuntimeOptions::default()
+    }
+}
+
+/// The folder of the library in the environment of the repository at `root`, where that is installed.
+fn in_environment(root: &Path) -> Option<PathBuf> {
+    let library = root.join(ENVIRONMENT).join("lib");
+    let pythons = library.read_dir().ok()?.filter_map(Result::ok).map(|entry| entry.path());
+    pythons.map(|python| python.join("site-packages/onnxruntime/capi")).find(|path| path.is_dir())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_that_is_named_goes_first() {
+        let library = Some(PathBuf::from("here.so"));
+        assert_eq!(search(library.clone()).library, library);
+        assert!(!search(library).search.is_empty());
+    }
+
+    #[test]
+    fn the_environment_of_a_repository() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(in_environment(root.path()), None);
+        let capi =
+            root.path().join(ENVIRONMENT).join("lib/python3.11/site-packages/onnxruntime/capi");
+        std::fs::create_dir_all(&capi).unwrap();
+        assert_eq!(in_environment(root.path()), Some(capi));
+    }
+}

@@ -29,7 +29,6 @@ pub fn run(_: &Args, root: &Path) -> Result<()> {
         .rust_target(bindgen::RustTarget::stable(85, 0).map_err(|e| anyhow::anyhow!("{e}"))?)
         .rust_edition(bindgen::RustEdition::Edition2024)
         .default_enum_style(bindgen::EnumVariation::ModuleConsts)
-        .derive_default(true)
         .generate()
         .context("bindgen")?;
     let path = root.join(BINDINGS);

@@ -11,7 +11,7 @@ pub const MK_MAX_TOP_K: u32 = 64;
 pub const MK_PREFILL_BATCH: u32 = 2048;
 pub type mk_bf16 = u16;
 #[repr(C)]
-#[derive(Debug, Default, Copy, Clone)]
+#[derive(Debug, Copy, Clone)]
 pub struct MkShape {
     pub hidden: u32,
     pub inter: u32,
@@ -81,7 +81,7 @@ const _: () = {
         [::std::mem::offset_of!(MkShape, down_weights) - 160usize];
 };
 #[repr(C)]
-#[derive(Debug, Default, Copy, Clone)]
+#[derive(Debug, Copy, Clone)]
 pub struct MkSampling {
     pub temperature: f32,
     pub top_p: f32,
@@ -110,7 +110,7 @@ const _: () = {
         [::std::mem::offset_of!(MkSampling, first_draw) - 32usize];
 };
 #[repr(C)]
-#[derive(Debug, Default, Copy, Clone)]
+#[derive(Debug, Copy, Clone)]
 pub struct MkStatus {
     pub code: u32,
     pub token: u32,
@@ -238,15 +238,6 @@ const _: () = {
     ["Offset of field: MkDecode::eps"][::std::mem::offset_of!(MkDecode, eps) - 344usize];
     ["Offset of field: MkDecode::reserved"][::std::mem::offset_of!(MkDecode, reserved) - 348usize];
 };
-impl Default for MkDecode {
-    fn default() -> Self {
-        let mut s = ::std::mem::MaybeUninit::<Self>::uninit();
-        unsafe {
-            ::std::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
-            s.assume_init()
-        }
-    }
-}
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct MkPackLayer {
@@ -267,15 +258,6 @@ const _: () = {
     ["Offset of field: MkPackLayer::down"][::std::mem::offset_of!(MkPackLayer, down) - 24usize];
     ["Offset of field: MkPackLayer::out"][::std::mem::offset_of!(MkPackLayer, out) - 32usize];
 };
-impl Default for MkPackLayer {
-    fn default() -> Self {
-        let mut s = ::std::mem::MaybeUninit::<Self>::uninit();
-        unsafe {
-            ::std::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
-            s.assume_init()
-        }
-    }
-}
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct MkPackHead {
@@ -291,15 +273,6 @@ const _: () = {
     ["Offset of field: MkPackHead::out"][::std::mem::offset_of!(MkPackHead, out) - 8usize];
     ["Offset of field: MkPackHead::vocab"][::std::mem::offset_of!(MkPackHead, vocab) - 16usize];
 };
-impl Default for MkPackHead {
-    fn default() -> Self {
-        let mut s = ::std::mem::MaybeUninit::<Self>::uninit();
-        unsafe {
-            ::std::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
-            s.assume_init()
-        }
-    }
-}
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct MkRead {
@@ -315,17 +288,8 @@ const _: () = {
     ["Offset of field: MkRead::bytes"][::std::mem::offset_of!(MkRead, bytes) - 8usize];
     ["Offset of field: MkRead::out"][::std::mem::offset_of!(MkRead, out) - 16usize];
 };
-impl Default for MkRead {
-    fn default() -> Self {
-        let mut s = ::std::mem::MaybeUninit::<Self>::uninit();
-        unsafe {
-            ::std::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
-            s.assume_init()
-        }
-    }
-}
 #[repr(C)]
-#[derive(Debug, Default, Copy, Clone)]
+#[derive(Debug, Copy, Clone)]
 pub struct MkGemm {
     pub rows: u32,
     pub tokens: u32,
@@ -401,12 +365,3 @@ const _: () = {
     ["Offset of field: MkPrefill::splits"][::std::mem::offset_of!(MkPrefill, splits) - 128usize];
     ["Offset of field: MkPrefill::eps"][::std::mem::offset_of!(MkPrefill, eps) - 132usize];
 };
-impl Default for MkPrefill {
-    fn default() -> Self {
-        let mut s = ::std::mem::MaybeUninit::<Self>::uninit();
-        unsafe {
-            ::std::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
-            s.assume_init()
-        }
-    }
-}

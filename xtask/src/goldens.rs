@@ -92,7 +92,7 @@ pub fn all_speech() -> Vec<SpeechGolden> {
         tiny("tiny-voice-design", ModelType::VoiceDesign),
         SpeechGolden {
             spec: TtsSpec { eos_gain: 5.0, ..TtsSpec::tiny(ModelType::CustomVoice) },
-            modes: Some("streaming,whole"),
+            modes: Some("dialect"),
             ..tiny("ending", ModelType::CustomVoice)
         },
         SpeechGolden {

@@ -54,10 +54,10 @@ fn speak(root: &Path) -> Result<()> {
     let wav = ".mk/test/speech.wav";
     std::fs::create_dir_all(root.join(".mk/test"))?;
     run_cargo(root, &format!("{speak} One,two. -o {wav}"), &[])?;
-    let audio = mk_tts::audio::read(&root.join(wav))?;
+    let audio = mk_tts::audio::read(root.join(wav))?;
     ensure!(audio.rms_db() > -60.0, "speak wrote {:.2} s of silence", audio.seconds());
     run_cargo(root, &format!("{speak} One,two. --layout streaming -o {wav}"), &[])?;
-    let whole = mk_tts::audio::read(&root.join(wav))?;
+    let whole = mk_tts::audio::read(root.join(wav))?;
     let mut live = command(root, &format!("{speak} - -o {wav}"));
     let mut child = live.stdin(Stdio::piped()).spawn()?;
     let mut input = child.stdin.take().context("no way to write to it")?;
@@ -66,21 +66,21 @@ fn speak(root: &Path) -> Result<()> {
     }
     drop(input);
     ensure!(child.wait()?.success(), "speak failed with a text that arrives");
-    let live = mk_tts::audio::read(&root.join(wav))?;
+    let live = mk_tts::audio::read(root.join(wav))?;
     // The codec rounds in another way where it is handed the frames in other portions.
     let near = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-3;
     let same = live.samples.iter().zip(&whole.samples).all(near);
     ensure!(same && live.seconds() == whole.seconds(), "a text that arrives sounds another way");
     run_cargo(
         root,
-        &format!("run --release --quiet --package xtask -- picture {wav} -o .mk/test/speech.png"),
+        &format!("run --release --quiet --bin xtask -- picture {wav} -o .mk/test/speech.png"),
         &[],
     )
 }
 
 /// The tasks, on the goldens: parity must hold, and must fail where the model is another.
 fn tasks(root: &Path) -> Result<()> {
-    let xtask = "run --release --quiet --package xtask --";
+    let xtask = "run --release --quiet --bin xtask --";
     let cargo = |args: &str| run_cargo(root, &format!("{xtask} {args}"), &[]);
     cargo("doctor")?;
     let reference = format!("{}/tiny.npz", goldens::FOLDER);

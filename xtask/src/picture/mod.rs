@@ -23,8 +23,8 @@ pub struct Args {
 
 const WIDTH: usize = 1200;
 const HEIGHT: usize = 560;
-const WAVEFORM: Frame = Frame { left: 64, top: 32, width: 1120, height: 140 };
-const SPECTROGRAM: Frame = Frame { left: 64, top: 188, width: 1120, height: 330 };
+const WAVEFORM: Frame = Frame { left: 64, top: 32, width: 1108, height: 140 };
+const SPECTROGRAM: Frame = Frame { left: 64, top: 188, width: 1108, height: 330 };
 /// Quieter than the loudest by this many dB is black.
 const RANGE_DB: f32 = 80.0;
 

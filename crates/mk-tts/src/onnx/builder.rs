@@ -51,6 +51,8 @@ pub enum Attribute {
     Ints(Vec<i64>),
     /// A number.
     Float(f32),
+    /// A word.
+    String(&'static str),
 }
 
 /// A graph under construction.
@@ -453,6 +455,9 @@ fn attribute((name, value): (&'static str, Attribute)) -> AttributeProto {
         Attribute::Int(i) => (AttributeType::Int, AttributeProto { i: Some(i), ..named }),
         Attribute::Ints(ints) => (AttributeType::Ints, AttributeProto { ints, ..named }),
         Attribute::Float(f) => (AttributeType::Float, AttributeProto { f: Some(f), ..named }),
+        Attribute::String(s) => {
+            (AttributeType::String, AttributeProto { s: Some(s.into()), ..named })
+        }
     };
     AttributeProto { r#type: Some(kind as i32), ..filled }
 }

@@ -11,6 +11,7 @@ use prost::Message;
 pub enum AttributeType {
     Float = 1,
     Int = 2,
+    String = 3,
     Ints = 7,
 }
 
@@ -80,6 +81,8 @@ pub struct AttributeProto {
     pub f: Option<f32>,
     #[prost(int64, optional, tag = "3")]
     pub i: Option<i64>,
+    #[prost(bytes = "vec", optional, tag = "4")]
+    pub s: Option<Vec<u8>>,
     #[prost(int64, repeated, packed = "false", tag = "8")]
     pub ints: Vec<i64>,
     #[prost(int32, optional, tag = "20")]

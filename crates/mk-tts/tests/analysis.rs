@@ -30,7 +30,7 @@ fn sound(samples: usize) -> Vec<f32> {
             let pitch = 90 + i / 4000 * 37 % 130;
             let total = triangle(i, pitch, 16000) + triangle(i, 53, 4000) + triangle(i, 17, 3000);
             let swell = (i % 9001 * 2 - 9001).abs();
-            let noise = i * 2_654_435_761 % (1 << 32) >> 22;
+            let noise = (i * 2_654_435_761 % (1 << 32)) >> 22;
             ((total * swell).div_euclid(9001) + noise) as f32 / 32768.0
         })
         .collect()

@@ -49,7 +49,7 @@ pub fn compare(
     for expected in &reference.utterances {
         let found = compare::utterance(&talker, &tokenizer, expected, reference.voice.as_ref())?;
         print_row(&config, expected, &found);
-        gates.extend(judge(expected, &found, options.precision, config.code_groups));
+        gates.extend(judge(expected, &found, options.precision));
     }
     println!();
     if let Some(runtime) = runtime {
@@ -58,7 +58,7 @@ pub fn compare(
     Ok(gates)
 }
 
-fn judge(expected: &Utterance, found: &Found, precision: Precision, groups: usize) -> Vec<Gate> {
+fn judge(expected: &Utterance, found: &Found, precision: Precision) -> Vec<Gate> {
     let name = &expected.name;
     let mut gates = vec![Gate {
         what: match found.other_ids {
@@ -109,8 +109,6 @@ fn judge(expected: &Utterance, found: &Found, precision: Precision, groups: usiz
                     passed: ours.mean <= theirs.mean && ours.worst <= theirs.worst,
                 });
             }
-            let whole = found.codes.len() / groups * groups == found.codes.len();
-            gates.push(Gate { what: format!("{name}: whole frames"), passed: whole });
         }
     }
     gates

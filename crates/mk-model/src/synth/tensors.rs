@@ -82,7 +82,7 @@ pub fn write(dir: &Path, name: &str, tensors: &[Tensor], dtype: Dtype, seed: u64
     })
 }
 
-/// Bytes of the file that [`write`] makes.
+/// Bytes of the file that [`write()`] makes.
 pub fn file_size(tensors: &[Tensor], dtype: Dtype) -> u64 {
     let numbers: u64 = tensors.iter().map(|tensor| tensor.bytes(dtype)).sum();
     header(tensors, dtype).len() as u64 + numbers

@@ -40,7 +40,7 @@ __device__ __forceinline__ void attention_inputs(Params const& p, Shared<S>& sh,
   while (!w.dead) {
     a = ptx::ld1(src); b = ptx::ld1(src + 32);
     if (!__any_sync(~0u, a == EMPTY || b == EMPTY)) break;
-    w.turn(spins, PH_QKV);
+    w.turn(spins, MK_PHASE_QKV);
   }
   if (role == 3) {
     ((uint32_t*)sh.v_new)[lane] = a; ((uint32_t*)sh.v_new)[32 + lane] = b;
@@ -70,7 +70,7 @@ __device__ __forceinline__ void attention_inputs(Params const& p, Shared<S>& sh,
 template <class S>
 __device__ __forceinline__ void append(Params const& p, Shared<S>& sh, int layer, int pos, bool value, int lane) {
   const int group = blockIdx.x / GROUP, row = pos % TILE;
-  char* tile = p.kv + (((size_t)layer * KV_HEADS + group) * p.max_tiles + pos / TILE) * TILE_BYTES;
+  char* tile = (char*)p.kv + (((size_t)layer * KV_HEADS + group) * p.max_tiles + pos / TILE) * TILE_BYTES;
   const uint32_t* src = (const uint32_t*)(value ? sh.v_new : sh.k_new) + lane;
   // values: quarters of 32 dims; odd quarters with neighbouring rows exchanged (bank conflicts)
   const int quarter = lane / 16;

@@ -1,9 +1,9 @@
-// Shapes, and everything a launch is told.
+// Shapes, and how the chip is divided among them.
 #pragma once
-#include <cuda_bf16.h>
-#include <cstdint>
+#include "../abi.h"
 
-typedef __nv_bfloat16 bf16;
+typedef mk_bf16 bf16;
+typedef MkDecode Params;
 
 constexpr int BLOCKS = 128;         // one per SM; 1,024 rows divide by it, by 132 they do not
 constexpr int WARPS = 16;           // consumer warps; one producer thread more feeds the ring
@@ -13,7 +13,7 @@ constexpr int Q_HEADS = 16;
 constexpr int KV_HEADS = 8;
 constexpr int GROUP = BLOCKS / KV_HEADS;  // blocks that serve one KV head
 constexpr int CHUNK = 16384;        // bytes of a ring slot: 2 units for each of 16 warps
-constexpr int TILE = 16;            // positions of a KV tile
+constexpr int TILE = MK_TILE;       // positions of a KV tile
 constexpr int TILE_BYTES = TILE * HEAD_DIM * 2 * 2;
 constexpr int DEPTH = 4;            // exchange buffers of a kind, used in turn by layer
 constexpr int MAX_SPLITS = 16;
@@ -35,6 +35,11 @@ template <int HIDDEN_, int INTER_> struct Shape {
   static constexpr int LM_UNITS = 8 * X_SLICE / 256;  // of a tile of 8 vocabulary rows
   static constexpr int LAYER_CHUNKS = (QKV_UNITS + O_UNITS + GU_UNITS + DOWN_UNITS) / 2;
   static constexpr int LM_CHUNKS = LM_UNITS / 2;      // of a tile
+  // Where the matrices begin in a packed layer.
+  static constexpr uint64_t O_AT = (uint64_t)QKV_UNITS / 2 * BLOCKS * CHUNK;
+  static constexpr uint64_t GU_AT = O_AT + (uint64_t)O_UNITS / 2 * BLOCKS * CHUNK;
+  static constexpr uint64_t DOWN_AT = GU_AT + (uint64_t)GU_UNITS / 2 * BLOCKS * CHUNK;
+  static constexpr uint64_t LAYER_BYTES = (uint64_t)LAYER_CHUNKS * BLOCKS * CHUNK;
 };
 using Qwen06 = Shape<1024, 3072>;
 using Qwen17 = Shape<2048, 6144>;
@@ -56,44 +61,17 @@ using Qwen17 = Shape<2048, 6144>;
 #define KEY_REP 8
 #endif
 
-struct Sampling {
-  float temperature;       // 0: greedy
-  int top_k;               // 1..64
-  float top_p;
-  float repetition_penalty;
-  unsigned long long seed;
-};
-
-enum Phase { PH_NONE, PH_X_ATT, PH_QKV, PH_ATT, PH_X_MLP, PH_H, PH_X_HEAD, PH_KEY, PH_CANDIDATES, PH_NAN, PH_TOKEN, PH_RING };
-
-// Everything a launch needs. All buffers belong to one decoder.
-struct Params {
-  const char* weights;        // packed stream, see pack.cuh
-  const bf16* embed;          // [vocab][hidden], row-major
-  const bf16* norms;          // per layer: input norm, post-attention norm [hidden] each, q norm, k norm [128]; then the final norm
-  const float2* rope;         // [max_pos][64] (cos, sin)
-  char* kv;                   // [layer][kv head][tile] of TILE_BYTES
-  // exchange
-  uint32_t *xa, *xb;          // residual after attention / after the MLP: [DEPTH][rep][hidden/2]
-  uint32_t* h;                // [DEPTH][rep][inter/2]
-  uint32_t* qkv;              // [DEPTH][rep][KV_HEADS][256]
-  uint32_t* att;              // [DEPTH][rep][Q_HEADS][MAX_SPLITS][64]
-  float* lse;                 // [DEPTH][rep][Q_HEADS][MAX_SPLITS]
-  unsigned long long* keys;   // [DEPTH][rep][BLOCKS]: best logit and id of a block
-  unsigned long long* cand;   // [DEPTH][BLOCKS][64]: candidates of a block
-  uint32_t* seen;             // bit a vocabulary id: already in the text
-  uint32_t* error;            // device: phase<<24 | block, 0 none
-  volatile unsigned long long* out;  // host-mapped: (index+1)<<32 | token
-  volatile uint32_t* host_error;
-  const int* forced;          // tokens handed in, n_forced of them
-  const bf16* embeds_in;      // or their vectors
-  float* logits;              // null, or [n_tokens - head_from][vocab]
-  int max_turns;              // polls (about 0.7 us each) before a wait is an error
-  Sampling sampling;
-  int layers, vocab, max_tiles;
-  int pos0, n_tokens, n_forced, head_from;
-  int eos;                    // -1: none
-  int split4, split8;         // contexts up to which 4 and 8 splits are used
-  int out_base;
-  float eps;
+// Where the exchange buffers of a decoder lie, one after the other.
+template <class S> struct Exchange {
+  static constexpr uint64_t up(uint64_t bytes) { return (bytes + 255) / 256 * 256; }
+  static constexpr uint64_t XA = 0;                                          // residual after attention: [DEPTH][X_REP][hidden]
+  static constexpr uint64_t XB = XA + up((uint64_t)DEPTH * X_REP * S::HIDDEN * 2);  // after the MLP
+  static constexpr uint64_t H = XB + up((uint64_t)DEPTH * X_REP * S::HIDDEN * 2);   // [DEPTH][H_REP][inter]
+  static constexpr uint64_t QKV = H + up((uint64_t)DEPTH * H_REP * S::INTER * 2);   // [DEPTH][QKV_REP][KV_HEADS][512]
+  static constexpr uint64_t ATT = QKV + up((uint64_t)DEPTH * QKV_REP * KV_HEADS * 1024);  // [DEPTH][ATT_REP][Q_HEADS][MAX_SPLITS][128]
+  static constexpr uint64_t LSE = ATT + up((uint64_t)DEPTH * ATT_REP * Q_HEADS * MAX_SPLITS * 256);  // [DEPTH][ATT_REP][Q_HEADS][MAX_SPLITS]
+  static constexpr uint64_t KEYS = LSE + up((uint64_t)DEPTH * ATT_REP * Q_HEADS * MAX_SPLITS * 4);   // [DEPTH][KEY_REP][BLOCKS]: best logit and id of a block
+  static constexpr uint64_t CAND = KEYS + up((uint64_t)DEPTH * KEY_REP * BLOCKS * 8);  // [DEPTH][BLOCKS][MAX_TOP_K]: candidates of a block
+  static constexpr uint64_t ERROR = CAND + up((uint64_t)DEPTH * BLOCKS * MK_MAX_TOP_K * 8);  // EMPTY: none
+  static constexpr uint64_t BYTES = ERROR + 256;
 };

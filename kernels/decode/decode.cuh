@@ -6,20 +6,33 @@
 
 template <class S> constexpr int shared_bytes() { return ((sizeof(Shared<S>) + 127) / 128) * 128 + SLOTS * CHUNK; }
 
+// This block's share of a set of ids, one bit each, in the order of its rows.
+__device__ __forceinline__ void own_bits(Params const& p, const uint32_t* set, uint32_t* own) {
+  for (int i = threadIdx.x; i < MAX_ROWS / 32; i += WARPS * 32) {
+    uint32_t bits = 0;
+    for (int k = 0; k < 32; k += 8) {
+      const int id = ((i * 32 + k) / 8 * BLOCKS + blockIdx.x) * 8;
+      if (id < p.vocab) bits |= (__ldcg(set + id / 32) >> (id % 32) & 0xff) << k;
+    }
+    own[i] = bits;
+  }
+}
+
 template <class S> __device__ void produce(Params const& p, Producer& pr) {
   const int bid = blockIdx.x, group = bid / GROUP, rank = bid % GROUP;
-  const size_t layer_bytes = (size_t)S::LAYER_CHUNKS * BLOCKS * CHUNK;
-  const char* head = p.weights + p.layers * layer_bytes;
+  const char* const weights = (const char*)p.weights;
+  const char* const head = (const char*)p.head;
+  const char* const cache = (const char*)p.kv;
   const int lm_tiles = (p.vocab + 7) / 8;
   for (int t = 0; t < p.n_tokens; t++) {
     const int pos = p.pos0 + t, splits = splits_at(pos, p.split4, p.split8), D = GROUP / splits;
     const int split = rank / D, part = rank % D, tiles = split_tiles(pos, split, splits);
     pr.gap = S::OUT_ROWS == 8 && D == 4 ? GAP : 0;
     for (int l = 0; l < p.layers; l++) {
-      const char* w = p.weights + l * layer_bytes + (size_t)bid * CHUNK;
+      const char* w = weights + l * S::LAYER_BYTES + (size_t)bid * CHUNK;
       for (int c = 0; c < S::LAYER_CHUNKS; c++) {
         if (c == S::QKV_UNITS / 2) {
-          const char* kv = p.kv + ((size_t)l * KV_HEADS + group) * p.max_tiles * TILE_BYTES;
+          const char* kv = cache + ((size_t)l * KV_HEADS + group) * p.max_tiles * TILE_BYTES;
           for (int i = 0; i < tiles; i += 2) {
             const char* t0 = kv + (size_t)(split + i * splits) * TILE_BYTES;
             if (!pr.tiles(t0, i + 1 < tiles ? t0 + (size_t)splits * TILE_BYTES : nullptr, D, part)) return;
@@ -70,7 +83,7 @@ __device__ __forceinline__ void project_heads(Params const& p, Wait& wait, const
   int off[ROUNDS * N];
 #pragma unroll
   for (int i = 0; i < ROUNDS * N; i++) off[i] = i / N * 1024 + i % N * 64;
-  poll<ROUNDS * N>(x, att, off, &lse, lses, wait, PH_ATT);
+  poll<ROUNDS * N>(x, att, off, &lse, lses, wait, MK_PHASE_ATTENTION);
   MARK(8);
   float top = __uint_as_float(lse);
 #pragma unroll
@@ -157,34 +170,29 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
     for (int r = 0; r < X_REP; r += PER) if (X_REP % PER == 0 || r + lane / W < X_REP) ptx::st1(ahead + r * (H / 2), EMPTY);
   };
 
-  const bool sampling = p.sampling.temperature > 0;
+  const bool sampling = p.sampling.temperature > 0, suppresses = p.sampling.suppresses != 0;
   const float penalty = p.sampling.repetition_penalty;
-  if (penalty != 1.f) {  // this block's share of what is already in the text
-    for (int i = threadIdx.x; i < MAX_ROWS / 32; i += WARPS * 32) {
-      uint32_t bits = 0;
-      for (int k = 0; k < 32; k += 8) {
-        const int id = ((i * 32 + k) / 8 * BLOCKS + bid) * 8;
-        if (id < p.vocab) bits |= (__ldcg(p.seen + id / 32) >> (id % 32) & 0xff) << k;
-      }
-      sh.seen[i] = bits;
-    }
-    ptx::block_sync();
-  }
+  if (penalty != 1.f) own_bits(p, p.seen, sh.seen);
+  if (suppresses) own_bits(p, p.suppressed, sh.suppressed);
+  ptx::block_sync();
 
   for (int t = 0; t < p.n_tokens; t++) {
     const int pos = p.pos0 + t, splits = splits_at(pos, p.split4, p.split8);
-    if (t < p.n_forced && p.forced) token = p.forced[t];
-    const bf16* row = (t < p.n_forced && p.embeds_in) ? p.embeds_in + (size_t)t * H : p.embed + (size_t)token * H;
-    if (warp == 0) residual = __bfloat162float(row[bid * S::OUT_ROWS + lane % S::OUT_ROWS]);
-    if (penalty != 1.f && threadIdx.x == 0 && token / 8 % BLOCKS == bid && !(t < p.n_forced && p.embeds_in)) {  // the token handed in counts as seen
+    const bool by_row = t < p.n_forced && p.rows;
+    if (t < p.n_forced && !by_row) token = t == 0 ? p.first_token : (int)p.forced[t];
+    const bf16* row = by_row ? p.rows + (size_t)t * H : p.embed + (size_t)token * H;
+    if (warp == 0) {
+      const int i = bid * S::OUT_ROWS + lane % S::OUT_ROWS;
+      residual = by_row ? p.rows_f32[(size_t)t * H + i] : __bfloat162float(row[i]);
+    }
+    if (penalty != 1.f && threadIdx.x == 0 && token / 8 % BLOCKS == bid && !by_row) {  // the token handed in counts as seen
       const int i = token / 8 / BLOCKS * 8 + token % 8;
       sh.seen[i / 32] |= 1u << (i % 32);
-      atomicOr(p.seen + token / 32, 1u << (token % 32));
     }
     const uint32_t error = ptx::ld1(p.error);  // another block's; looked at when the token is done
 
     HeadInput head_in{};
-    if (warp >= 4 && warp < 7) head_in.r = __ldg((const float4*)(p.rope + (size_t)pos * 64) + lane);
+    if (warp >= 4 && warp < 7) head_in.r = __ldg((const float4*)(p.rope + (size_t)pos * HEAD_DIM) + lane);
     for (int l = 0; l < p.layers; l++, step++) {
       const uint32_t slot = step & 3;
       const bf16* norms = p.norms + (size_t)l * layer_norms;
@@ -200,7 +208,7 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
         load_units<S::QKV_UNITS>(ring, data, w, threadIdx.x);
         MARK(0);
         // the first layer's input is the embedding row itself; no need to wait, but the same code reads it
-        poll<NX>(raw, l == 0 ? (const char*)row : (const char*)(p.xb + (((step - 1) & 3) * X_REP + x_rep) * (H / 2)), x_off, wait, PH_X_ATT);
+        poll<NX>(raw, l == 0 ? (const char*)row : (const char*)(p.xb + (((step - 1) & 3) * X_REP + x_rep) * (H / 2)), x_off, wait, MK_PHASE_X_ATTENTION);
         MARK(1);
         in.scale(raw, gain);
         constexpr int T = S::QKV_ROWS / 16, KK = S::X_SLICE / 16;
@@ -259,7 +267,7 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
         load_gain(gain, norms + H);
         load_units<PRE>(ring, data, w, threadIdx.x);
         MARK(11);
-        poll<NX>(raw, (const char*)(p.xa + (slot * X_REP + x_rep) * (H / 2)), x_off, wait, PH_X_MLP);
+        poll<NX>(raw, (const char*)(p.xa + (slot * X_REP + x_rep) * (H / 2)), x_off, wait, MK_PHASE_X_MLP);
         MARK(12);
         in.scale(raw, gain);
         float c[T][4] = {};
@@ -314,7 +322,7 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
         for (int i = 0; i < N; i++) off[i] = warp * S::H_SLICE * 2 + (ROWS8 ? (g & 1) * S::H_SLICE : 0) + tig * 16 + i * 64;
         load_units<PRE>(ring, data, w, threadIdx.x);
         MARK(15);
-        poll<N>(x, (const char*)(p.h + (slot * H_REP + h_rep) * (I / 2)), off, wait, PH_H);
+        poll<N>(x, (const char*)(p.h + (slot * H_REP + h_rep) * (I / 2)), off, wait, MK_PHASE_H);
         MARK(16);
         float c[2][4] = {};
 #pragma unroll
@@ -339,16 +347,26 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
 
     if (t < p.head_from) continue;
     // ---- LM head
+    // Read from the host's memory long before it is looked at.
+    const uint32_t cancel = bid == 0 && warp == 0 ? p.status->cancel : 0;
     Input<S> in;
     {
       uint4 raw[NX], gain[NX];
       load_gain(gain, p.norms + (size_t)p.layers * layer_norms);
-      poll<NX>(raw, (const char*)(p.xb + (((step - 1) & 3) * X_REP + x_rep) * (H / 2)), x_off, wait, PH_X_HEAD);
+      poll<NX>(raw, (const char*)(p.xb + (((step - 1) & 3) * X_REP + x_rep) * (H / 2)), x_off, wait, MK_PHASE_X_HEAD);
       MARK(19);
       in.scale(raw, gain);
       put_ss(Input<S>::squares(raw));
 #pragma unroll
       for (int i = 0; i < NX / 2; i++) in.x[i] = (g & 1) ? in.x[i + NX / 2] : in.x[i];
+    }
+    if (p.hidden) {
+      ptx::block_sync();
+      if (warp == 0 && lane < S::OUT_ROWS) {
+        const int i = bid * S::OUT_ROWS + lane;
+        const float gain = __bfloat162float(p.norms[(size_t)p.layers * layer_norms + i]);
+        p.hidden[(size_t)(t - p.head_from) * H + i] = residual * rstd() * gain;
+      }
     }
     const int lm_tiles = (p.vocab + 7) / 8, mine = (lm_tiles - bid + BLOCKS - 1) / BLOCKS;
     unsigned long long best = 0;
@@ -368,10 +386,13 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
         const int tile = i0 + lane / 8, id = (tile * BLOCKS + bid) * 8 + lane % 8;
         if (tile < mine && id < p.vocab) {
           float v = sum16(part + lane * PART_STRIDE) * rstd();
-          if (penalty != 1.f && (sh.seen[(i0 * 8 + lane) / 32] >> (lane & 31) & 1)) v = v > 0 ? v / penalty : v * penalty;
+          if (p.logits) p.logits[(size_t)(t - p.head_from) * p.vocab + id] = v;
+          if (!(v < INFINITY)) { best = NOT_FINITE; v = 0; }
+          const int word = i0 * 8 / 32;
+          if (penalty != 1.f && (sh.seen[word] >> lane & 1)) v = penalised(v, penalty);
+          if (suppresses && (sh.suppressed[word] >> lane & 1)) v = -INFINITY;
           if (sampling) sh.logits[i0 * 8 + lane] = v;
           best = max_key(best, logit_key(v, id));
-          if (p.logits) p.logits[(size_t)(t - p.head_from) * p.vocab + id] = v;
         }
       }
       flip();
@@ -380,21 +401,23 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
     MARK(20);
     best = warp_max(best);
     if (lane == 0) sh.best[warp] = best;
-    if (wait.dead) wait.report(wait.dead);
+    if (wait.dead) wait.report(wait.dead, t);
     ptx::block_sync();
     if (warp == 0) {
       const int slot = t & 3, R = KEY_REP;
       best = warp_max(lane < WARPS ? sh.best[lane] : 0);
       for (int r = lane; r < R; r += 32) {
-        ptx::st2(p.keys + (size_t)(slot * R + r) * BLOCKS + bid, (uint32_t)best, (uint32_t)(best >> 32));
+        ptx::st2(p.keys + (size_t)(slot * R + r) * BLOCKS + bid, (uint32_t)best | (cancel ? FLAG : 0), (uint32_t)(best >> 32));
         ptx::st2(p.keys + (size_t)((slot ^ 2) * R + r) * BLOCKS + bid, EMPTY, EMPTY);
       }
       uint4 k[2];
       const int off[2] = {lane * 16, 512 + lane * 16};
-      poll<2>(k, (const char*)(p.keys + (size_t)(slot * R + bid % R) * BLOCKS), off, wait, PH_KEY);
+      poll<2>(k, (const char*)(p.keys + (size_t)(slot * R + bid % R) * BLOCKS), off, wait, MK_PHASE_KEYS);
       best = 0;
+      const bool cancelled = k[0].x & FLAG;  // of lane 0: what block 0 sent
 #pragma unroll
       for (int i = 0; i < 2; i++) {
+        k[i].x &= ~FLAG;
         const unsigned long long a = ((unsigned long long)k[i].y << 32) | k[i].x, b = ((unsigned long long)k[i].w << 32) | k[i].z;
         sh.keys[i * 64 + 2 * lane] = a;
         sh.keys[i * 64 + 2 * lane + 1] = b;
@@ -402,9 +425,11 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
       }
       best = warp_max(best);
       if (lane == 0) {
+        sh.best[0] = best;
         sh.token = key_id(best);
-        bool stop = wait.dead || error != 0;
-        if ((uint32_t)(best >> 32) == 0xfffffffeu) { wait.report(PH_NAN); stop = true; }
+        bool stop = wait.dead || error != EMPTY || cancelled;
+        if (best == NOT_FINITE) { wait.report(MK_PHASE_NOT_FINITE, t); stop = true; }
+        else if (best < LEAST) { if (!stop) wait.report(MK_PHASE_NOTHING, t); stop = true; }
         if (stop) sh.stop = 1;
       }
     }
@@ -417,8 +442,8 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
       const bool failed = sh.stop;
       if (next < 0 || next >= p.vocab) next = 0;
       sh.token = next;
-      if (next == p.eos) sh.stop = 1;
-      const uint32_t index = p.out_base + t - p.head_from;
+      for (int i = 0; i < p.n_stops; i++) if (next == p.stops[i]) sh.stop = 1;
+      const uint32_t index = t - p.head_from;
       if (bid == 0 && !failed) p.out[index] = ((unsigned long long)(index + 1) << 32) | (uint32_t)next;
     }
     ptx::block_sync();
@@ -426,14 +451,14 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
     MARK(21);
     if (*(volatile int*)&sh.stop) return;
   }
+  if (wait.dead) wait.report(wait.dead, p.n_tokens - 1);  // where the last token ran without the head
 #ifdef PROFILE
   __syncwarp();
   if (warp == PROFILE_WARP) atomicAdd(profile + lane, (unsigned long long)prof[lane]);
 #endif
 }
 
-template <class S> __global__ void __launch_bounds__(THREADS, 1) decode(const __grid_constant__ Params p) {
-  extern __shared__ __align__(128) char base[];
+template <class S> __device__ __forceinline__ void decode(Params const& p, char* base) {
   Shared<S>& sh = *(Shared<S>*)(base + SLOTS * CHUNK);
   const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
   if (threadIdx.x == 0) { sh.ring.init(); sh.stop = 0; }

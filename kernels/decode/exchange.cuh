@@ -12,9 +12,11 @@ struct Wait {
   __device__ explicit Wait(Params const& p) : p(p) {}
   // Called in each turn of a waiting loop. Blocks that wait for a dead one reach their own limit.
   __device__ __forceinline__ void turn(int& spins, int phase) { if (++spins == p.max_turns) dead = phase; }
-  __device__ __forceinline__ void report(int phase) {
+  // Tells the host and the other blocks that the launch cannot go on, at its token t.
+  __device__ __forceinline__ void report(int phase, int t) {
     const uint32_t code = ((uint32_t)phase << 24) | (blockIdx.x + 1);
-    *p.host_error = code;
+    p.status->token = t;
+    p.status->code = code;
     ptx::st1(p.error, code);
   }
 };

@@ -3,13 +3,6 @@
 #pragma once
 #include "config.cuh"
 
-struct RawLayer {
-  const bf16 *qkv;  // [(16+8+8)*128][hidden]: q, k, v rows
-  const bf16 *o;    // [hidden][2048]
-  const bf16 *gu;   // [2*inter][hidden]: gate, up rows
-  const bf16 *down; // [hidden][inter]
-};
-
 // One lane's 16 bytes of unit u: rows r0 (and r1, 8 further on, or the other half of the columns).
 __device__ inline uint4 unit16(const bf16* m, size_t cols, size_t r0, size_t r1, int col0, int col1) {
   const uint32_t* a = (const uint32_t*)(m + r0 * cols + col0);
@@ -17,7 +10,8 @@ __device__ inline uint4 unit16(const bf16* m, size_t cols, size_t r0, size_t r1,
   return make_uint4(a[0], b[0], a[1], b[1]);
 }
 
-template <class S> __global__ void pack_layer(RawLayer w, uint4* out) {
+template <class S> __device__ __forceinline__ void pack_layer(MkPackLayer const& w) {
+  uint4* const out = (uint4*)w.out;
   size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x;
   const size_t total = (size_t)S::LAYER_CHUNKS * BLOCKS * (CHUNK / 16);
   if (i >= total) return;
@@ -48,7 +42,7 @@ template <class S> __global__ void pack_layer(RawLayer w, uint4* out) {
   if (u < S::GU_UNITS) {
     auto row = [&](int lr) { return lr < S::H_ROWS ? bid * S::H_ROWS + lr : S::INTER + bid * S::H_ROWS + lr - S::H_ROWS; };
     int r = u / KX * 16 + g, c = col(S::X_SLICE, u % KX);
-    out[i] = unit16(w.gu, S::HIDDEN, row(r), row(r + 8), c, c);
+    out[i] = unit16(w.gate_up, S::HIDDEN, row(r), row(r + 8), c, c);
     return;
   }
   u -= S::GU_UNITS;
@@ -56,7 +50,7 @@ template <class S> __global__ void pack_layer(RawLayer w, uint4* out) {
   out[i] = ROWS8 ? unit16(w.down, S::INTER, r, r, c, c + S::H_SLICE / 2) : unit16(w.down, S::INTER, r, r + 8, c, c);
 }
 
-template <class S> __global__ void pack_head(const bf16* head, int vocab, uint4* out) {
+template <class S> __device__ __forceinline__ void pack_head(const bf16* head, int vocab, uint4* out) {
   size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x;
   const int tiles = (vocab + 7) / 8;
   if (i >= (size_t)tiles * S::LM_CHUNKS * (CHUNK / 16)) return;
@@ -66,14 +60,4 @@ template <class S> __global__ void pack_head(const bf16* head, int vocab, uint4*
   const int c = warp * S::X_SLICE + 32 * (kk / 2) + tig * 8 + 4 * (kk % 2);
   const size_t r = tile * 8 + g;
   out[i] = r < (size_t)vocab ? unit16(head, S::HIDDEN, r, r, c, c + S::X_SLICE / 2) : make_uint4(0, 0, 0, 0);
-}
-
-// Cache rows handed in row-major [positions][128] (keys and values of one layer and head), for tests and for restoring.
-__global__ void pack_kv(const float* k, const float* v, int n, char* tiles) {
-  int pos = blockIdx.x, d = threadIdx.x;
-  if (pos >= n) return;
-  char* t = tiles + (size_t)(pos / TILE) * TILE_BYTES;
-  int row = pos % TILE, quarter = d / 32;
-  *(bf16*)(t + row * 256 + d * 2) = __float2bfloat16(k[pos * 128 + d]);
-  *(bf16*)(t + TILE_BYTES / 2 + quarter * 1024 + (row ^ (quarter & 1)) * 64 + d % 32 * 2) = __float2bfloat16(v[pos * 128 + d]);
 }

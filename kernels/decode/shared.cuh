@@ -30,9 +30,10 @@ template <class S> struct Shared {
   alignas(16) float o[WARPS][2 * HEAD_DIM];
   unsigned long long best[WARPS];
   unsigned long long keys[BLOCKS];    // every block's best logit and id; then the k best
-  unsigned long long bound;
+  unsigned long long bound, edge[2];
   float logits[MAX_ROWS];             // this block's, kept when sampling
   uint32_t seen[MAX_ROWS / 32];       // which of its rows are in the text already
+  uint32_t suppressed[MAX_ROWS / 32]; // which of its rows are never chosen
   int count;
   int token, stop;
 };

@@ -1,6 +1,8 @@
 //! The project's tasks: `cargo xtask COMMAND`.
 
 mod bench;
+#[cfg(feature = "codegen")]
+mod codegen;
 mod doctor;
 mod fuzz;
 mod goldens;
@@ -16,6 +18,8 @@ use clap::Parser;
 #[command(name = "cargo xtask", about = "The project's tasks")]
 enum Task {
     Bench(bench::Args),
+    #[cfg(feature = "codegen")]
+    Codegen(codegen::Args),
     Doctor(doctor::Args),
     Fuzz(fuzz::Args),
     Goldens(goldens::Args),
@@ -29,6 +33,8 @@ enum Task {
 fn main() -> anyhow::Result<()> {
     match Task::parse() {
         Task::Bench(args) => bench::run(&args),
+        #[cfg(feature = "codegen")]
+        Task::Codegen(args) => codegen::run(&args, &mk_examples::repo_root()?),
         Task::Doctor(args) => doctor::run(&args),
         Task::Fuzz(args) => fuzz::run(&args, &mk_examples::repo_root()?),
         Task::Goldens(args) => goldens::run(&args),

@@ -30,6 +30,13 @@ pub const REFERENCE_TTS: Environment = Environment {
     alone: Some("qwen-tts==0.1.1"),
 };
 
+/// What compiles the CUDA kernels: nvcc and what it needs.
+pub const CUDA: Environment = Environment {
+    folder: ".venv-cuda",
+    requirements: Some("kernels/requirements.txt"),
+    alone: None,
+};
+
 /// ONNX Runtime, of which only the library is wanted, not the Python module.
 pub const ONNX: Environment = Environment {
     folder: mk_examples::onnx::ENVIRONMENT,
@@ -50,6 +57,9 @@ pub struct Args {
     /// The Python reference of speech: torch and qwen-tts, in .venv-reference-tts (several GB).
     #[arg(long)]
     reference_tts: bool,
+    /// nvcc, for the feature `cuda`, in .venv-cuda (NVIDIA's wheels under NVIDIA's licence; 270 MB).
+    #[arg(long)]
+    cuda: bool,
     /// ONNX Runtime, which runs the codec, in .venv-onnx (100 MB).
     #[arg(long)]
     onnx: bool,
@@ -62,6 +72,9 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
     }
     if args.reference_tts {
         install(root, &REFERENCE_TTS)?;
+    }
+    if args.cuda {
+        install(root, &CUDA)?;
     }
     if args.onnx {
         install(root, &ONNX)?;

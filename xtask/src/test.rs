@@ -20,6 +20,8 @@ pub fn run(_: &Args) -> Result<()> {
     let cargo = |args: &str| run_cargo(&root, args, &[]);
     cargo("fmt --all --check")?;
     cargo("clippy --workspace --all-targets --quiet -- -D warnings")?;
+    // Without nvcc too; its tests say so where there is no GPU.
+    cargo("clippy --package mk-model --features cuda --all-targets --quiet -- -D warnings")?;
     run_cargo(&root, "doc --workspace --no-deps --quiet", &[("RUSTDOCFLAGS", "-D warnings")])?;
     cargo("test --workspace --quiet")?;
     examples(&root)?;

@@ -143,6 +143,9 @@ pub enum Error {
         /// Why it cannot be had, and what would help.
         reason: String,
     },
+    /// A device failed, or what runs on it did. It can be used again.
+    #[error("the device failed: {0}")]
+    Device(String),
     /// Worker threads could not be started.
     #[error("worker threads: {0}")]
     Threads(String),

@@ -1,5 +1,5 @@
-//! A Qwen3 decoder that a program can embed: on any CPU today, and shaped for a GPU that runs whole generations by
-//! itself.
+//! A Qwen3 decoder that a program can embed: on any CPU and, with the feature `cuda`, on an NVIDIA GPU that makes runs of
+//! tokens by itself.
 //!
 //! The principal types, from the file to the token:
 //!
@@ -46,7 +46,7 @@
 //! ```
 //!
 //! The library reads no environment variables and prints nothing. Errors are values of [`Error`], which name what they
-//! are about; nothing a caller can pass makes it panic. `unsafe` is confined to one module, `raw`.
+//! are about; nothing a caller can pass makes it panic. `unsafe` is confined to modules named `raw`.
 
 #![deny(unsafe_code)]
 

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::backend::cpu::{CpuBackend, CpuOptions, Machine};
+#[cfg(feature = "cuda")]
+use crate::backend::cuda::CudaBackend;
 use crate::backend::{Backend, Precision};
 use crate::checkpoint::{Checkpoint, Layout, Progress, Tensor, TensorFiles, audit};
 use crate::config::Config;
@@ -110,10 +112,18 @@ impl Model {
                 let backend = CpuBackend::new(config, layout, tensors, Arc::clone(&machine));
                 (Box::new(Arc::new(backend)), machine)
             }
+            #[cfg(feature = "cuda")]
+            Device::Cuda(ordinal) => {
+                let precision = options.precision;
+                let backend = CudaBackend::new(config, layout, tensors, precision, ordinal)?;
+                let machine = Machine::new(precision, CpuOptions::default())?;
+                (Box::new(Arc::new(backend)), Arc::new(machine))
+            }
+            #[cfg(not(feature = "cuda"))]
             Device::Cuda(_) => {
                 return Err(Error::Unavailable {
                     what: "the CUDA backend".into(),
-                    reason: "this version has the CPU backend only".into(),
+                    reason: "this program was built without the feature `cuda`".into(),
                 });
             }
         };

@@ -10,7 +10,8 @@ use cudarc::driver::sys;
 
 use crate::driver::DriverError;
 
-type Code = c_int;
+/// A `CUresult`; 0 is success.
+pub(crate) type Code = c_int;
 
 /// Entry points of libcuda, by their names in the CUDA driver API.
 pub(crate) struct Library {
@@ -40,14 +41,11 @@ impl Library {
         if !unsafe { sys::is_culib_present() } {
             return Err(DriverError::NotFound);
         }
-        // SAFETY: as above; `culib` panics only where the library cannot be loaded, and it just was.
-        let library = unsafe { sys::culib() };
         macro_rules! symbol {
             ($name:literal) => {
                 // SAFETY: the field's type is the function's signature in the CUDA driver API, which is C and has not
-                // changed since CUDA 3.2. The library is never unloaded, so the pointer stays valid.
-                *unsafe { library.get(concat!($name, "\0").as_bytes()) }
-                    .map_err(|_| DriverError::Broken { symbol: $name })?
+                // changed since CUDA 3.2.
+                unsafe { find($name) }?
             };
         }
         let library = Self {
@@ -62,6 +60,17 @@ impl Library {
         // SAFETY: cuInit may be called at any time and from any thread; 0 is the only flag it takes.
         check("cuInit", unsafe { (library.init)(0) })?;
         Ok(library)
+    }
+
+    /// Any function of the driver's.
+    ///
+    /// # Safety
+    /// `F` must be a function pointer of the signature that the driver API gives the symbol. It stays valid: the library
+    /// is never unloaded.
+    #[cfg(feature = "cuda")]
+    pub(crate) unsafe fn symbol<F: Copy>(&self, name: &'static str) -> Result<F, DriverError> {
+        // SAFETY: there is a `Library`, so libcuda was loaded; the rest is the caller's word.
+        unsafe { find(name) }
     }
 
     pub(crate) fn version(&self) -> Result<c_int, DriverError> {
@@ -117,7 +126,19 @@ impl Library {
     }
 }
 
-fn check(call: &'static str, code: Code) -> Result<(), DriverError> {
+/// A function of libcuda by its name.
+///
+/// # Safety
+/// libcuda can be loaded, and `F` is a function pointer of the signature that the driver API gives the name.
+unsafe fn find<F: Copy>(name: &'static str) -> Result<F, DriverError> {
+    // SAFETY: `culib` panics only where the library cannot be loaded, and the caller knows that it can.
+    let library = unsafe { sys::culib() };
+    // SAFETY: the caller's word. The library is never unloaded, so the pointer stays valid.
+    let symbol = unsafe { library.get::<F>(name.as_bytes()) };
+    symbol.map(|found| *found).map_err(|_| DriverError::Broken { symbol: name })
+}
+
+pub(crate) fn check(call: &'static str, code: Code) -> Result<(), DriverError> {
     match code {
         0 => Ok(()),
         // CUDA_ERROR_NO_DEVICE

@@ -8,9 +8,9 @@ mod report;
 mod speech;
 
 use anyhow::{Result, ensure};
-use mk_model::{Checkpoint, Precision};
+use mk_model::{Checkpoint, Precision, Sampling};
 
-use mk_examples::{SpeechArgs, locate, locate_speech, repo_root};
+use mk_examples::{BackendArg, LoadArgs, SpeechArgs, locate, locate_speech, repo_root};
 use report::{Engine, Report};
 
 use crate::parity::is_speech;
@@ -39,6 +39,9 @@ pub struct Args {
     /// comparison fair
     #[arg(long, default_value_t = 1)]
     rounds: usize,
+    /// Decode with temperature 0.9, top-k 50, top-p 0.95 and a repetition penalty of 1.05, not greedily
+    #[arg(long)]
+    sampled: bool,
     /// Frames of speech to make
     #[arg(long, default_value_t = 24)]
     frames: usize,
@@ -52,6 +55,17 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 }
+
+/// What `--sampled` means.
+const SAMPLED: Sampling = Sampling {
+    temperature: 0.9,
+    top_k: 50,
+    top_p: 0.95,
+    min_p: 0.0,
+    repetition_penalty: 1.05,
+    suppress: Vec::new(),
+    seed: 0,
+};
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
@@ -68,12 +82,14 @@ pub fn run(args: &Args) -> Result<()> {
     let precision = args.load.load.precision();
     let kv_width = if precision == Precision::Bf16 { 2 } else { 4 };
 
+    let sampling = if args.sampled { SAMPLED } else { Sampling::default() };
+
     let mut bandwidths = Vec::new();
     let mut rounds: Vec<Vec<Engine>> = Vec::new();
     let mut own_memory = None;
     let before = load::CpuTime::now();
     for _ in 0..args.rounds {
-        bandwidths.push(memory::read_bandwidth(threads));
+        bandwidths.push(read_bandwidth(&args.load.load, threads)?);
         let model = args.load.load.load(&checkpoint)?;
         let mut engines = vec![Engine {
             peer: "mk".into(),
@@ -81,7 +97,7 @@ pub fn run(args: &Args) -> Result<()> {
             dtype: precision.to_string(),
             notes: model.describe(),
             prefill: ours::prefill(&model, &args.prefill, args.repeats)?,
-            decode: ours::decode(&model, &args.positions, args.tokens)?,
+            decode: ours::decode(&model, &args.positions, args.tokens, &sampling)?,
         }];
         own_memory = own_memory.max(anonymous_memory());
         drop(model);
@@ -117,6 +133,17 @@ pub fn run(args: &Args) -> Result<()> {
         report.print();
     }
     Ok(())
+}
+
+/// Of the memory that the backend works in.
+fn read_bandwidth(load: &LoadArgs, threads: usize) -> Result<f64> {
+    match load.backend {
+        BackendArg::Cpu => Ok(memory::read_bandwidth(threads)),
+        #[cfg(feature = "cuda")]
+        BackendArg::Cuda => Ok(mk_model::backend::cuda::read_bandwidth(0)?),
+        #[cfg(not(feature = "cuda"))]
+        BackendArg::Cuda => anyhow::bail!("this program was built without the feature `cuda`"),
+    }
 }
 
 /// Bytes of the matrices that every token reads: all layers and the head, as stored.

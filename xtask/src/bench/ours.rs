@@ -9,7 +9,12 @@ use mk_model::{DecodeOptions, Input, Model, Readout, Rows, Sampling};
 use super::report::{Decode, Prefill};
 
 /// Milliseconds a token, at each position: the median over `tokens` tokens as the caller sees them arrive.
-pub fn decode(model: &Model, positions: &[usize], tokens: usize) -> Result<Vec<Decode>> {
+pub fn decode(
+    model: &Model,
+    positions: &[usize],
+    tokens: usize,
+    sampling: &Sampling,
+) -> Result<Vec<Decode>> {
     let mut sequence = model.sequence()?;
     let mut rows = Vec::new();
     for position in positions {
@@ -28,15 +33,17 @@ pub fn decode(model: &Model, positions: &[usize], tokens: usize) -> Result<Vec<D
         };
         let mut times = Vec::new();
         let mut last = None;
-        sequence.decode(&Sampling::default(), &options, |_| {
+        sequence.decode(sampling, &options, |_| {
             let now = Instant::now();
             if let Some(before) = last.replace(now) {
                 times.push(now.duration_since(before).as_secs_f64() * 1e3);
             }
             ControlFlow::Continue(())
         })?;
+        let mean_ms = times.iter().sum::<f64>() / times.len() as f64;
         let ms_per_tok = median(&mut times);
-        rows.push(Decode { position: *position, ms_per_tok, tok_s: 1e3 / ms_per_tok });
+        let tok_s = 1e3 / ms_per_tok;
+        rows.push(Decode { position: *position, ms_per_tok, mean_ms: Some(mean_ms), tok_s });
     }
     Ok(rows)
 }

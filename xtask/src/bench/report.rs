@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 pub struct Decode {
     pub position: usize,
     pub ms_per_tok: f64,
+    /// The mean, where the engine says: with what only some tokens pay for, such as the launches of a GPU.
+    #[serde(default)]
+    pub mean_ms: Option<f64>,
     pub tok_s: f64,
 }
 
@@ -74,9 +77,9 @@ impl Report {
             println!("{:<16} {} {} {}", engine.peer, engine.version, engine.dtype, engine.notes);
         }
         println!(
-            "\n| Backend | position | tok/s | ms/tok | GB/s | % of the floor | mk is faster by |"
+            "\n| Backend | position | tok/s | ms/tok | mean | GB/s | % of the floor | mk is faster by |"
         );
-        println!("|---|---|---|---|---|---|---|");
+        println!("|---|---|---|---|---|---|---|---|");
         let mut rows = Vec::new();
         for (i, engine) in self.engines.iter().enumerate() {
             for row in &engine.decode {
@@ -88,8 +91,9 @@ impl Report {
             let rate = self.bytes(position) / (row.ms_per_tok / 1e3);
             let ours = self.engines[0].decode.iter().find(|r| r.position == position);
             let ratio = ratio(i, ours.map(|r| r.tok_s), row.tok_s);
+            let mean = row.mean_ms.map(|ms| format!("{ms:.3}")).unwrap_or_default();
             println!(
-                "| {} | {position} | {:.2} | {:.2} | {:.2} | {:.0}% | {ratio} |",
+                "| {} | {position} | {:.2} | {:.3} | {mean} | {:.2} | {:.0}% | {ratio} |",
                 engine.peer,
                 row.tok_s,
                 row.ms_per_tok,
@@ -108,7 +112,7 @@ impl Report {
         for (tokens, i, engine, row) in rows {
             let ours = self.engines[0].prefill.iter().find(|r| r.tokens == tokens);
             let ratio = ratio(i, ours.map(|r| r.tok_s), row.tok_s);
-            println!("| {} | {tokens} | {:.1} | {:.1} | {ratio} |", engine.peer, row.ms, row.tok_s);
+            println!("| {} | {tokens} | {:.2} | {:.1} | {ratio} |", engine.peer, row.ms, row.tok_s);
         }
     }
 }

@@ -7,11 +7,8 @@ use mk_sys::driver::{Driver, DriverError};
 use super::machine::{Machine, output};
 use super::{Finding, Status};
 
-/// CUDA 13.0 as Python wheels, which need no root. All five are named with their versions, since the first depends on
-/// the others without any and would mix releases.
-const INSTALL_NVCC: &str = "python3 -m venv .venv-cuda && .venv-cuda/bin/pip install \
-    nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 \
-    nvidia-cuda-cccl==13.0.85 nvidia-cuda-runtime==13.0.96";
+/// CUDA 13.0 as Python wheels, which need no root.
+const INSTALL_NVCC: &str = "cargo xtask setup --cuda";
 
 pub fn driver(probed: Result<Driver, DriverError>) -> Finding {
     let (status, found) = match &probed {
@@ -22,7 +19,7 @@ pub fn driver(probed: Result<Driver, DriverError>) -> Finding {
         .means("mk-sys", "finds the driver when asked, and needs none to be built or tested")
         .means(
             "mk-model",
-            "does not use a GPU yet: its CUDA backend does not exist, the CPU's does",
+            "runs on it where it is built with the feature `cuda`, and on the CPU without",
         )
         .install("apt-get install nvidia-driver, on a machine with an NVIDIA GPU")
 }
@@ -55,10 +52,7 @@ pub fn nvcc(machine: &Machine) -> Finding {
         ),
     };
     Finding::new("nvcc", status, found)
-        .means(
-            "mk-sys",
-            "not needed yet: it will compile the CUDA kernels, which nothing builds yet",
-        )
+        .means("mk-sys", "compiles the CUDA kernels with it, where the feature `cuda` is on")
         .install(INSTALL_NVCC)
 }
 

@@ -8,7 +8,10 @@
 //! a backend that cannot, samples with [`decode_on_host`].
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod host;
+pub(crate) mod rope;
 
 use std::fmt;
 use std::ops::ControlFlow;

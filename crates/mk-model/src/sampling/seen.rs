@@ -32,6 +32,12 @@ impl Seen {
         self.words.get(id as usize / 64).is_some_and(|word| word >> (id % 64) & 1 == 1)
     }
 
+    /// The bits, id 0 the lowest of the first word.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn words(&self) -> &[u64] {
+        &self.words
+    }
+
     /// Removes all ids.
     pub fn clear(&mut self) {
         self.words.fill(0);

@@ -7,7 +7,6 @@ mod attention;
 mod forward;
 mod kv_cache;
 mod machine;
-mod rope;
 mod weights;
 
 use std::ops::ControlFlow;
@@ -16,6 +15,7 @@ use std::sync::Arc;
 pub(crate) use machine::Machine;
 pub(crate) use weights::Matrix;
 
+use super::rope::inverse_frequencies;
 use super::{Backend, Input, Output, Readout, Run, State, Step, decode_on_host};
 use crate::checkpoint::{Layout, TensorFiles};
 use crate::config::Config;
@@ -54,7 +54,7 @@ impl CpuBackend {
             config: config.clone(),
             weights: ModelWeights::new(config, layout, tensors, machine.precision),
             machine,
-            inverse_frequencies: rope::inverse_frequencies(config.rope_theta, config.head_dim),
+            inverse_frequencies: inverse_frequencies(config.rope_theta, config.head_dim),
         }
     }
 }

@@ -1,15 +1,15 @@
 //! Rotary position embedding (Su et al., RoFormer, 2021) in the half-split form that Qwen3 uses.
 
 /// Cosines and sines of a run of positions, feature-major: `[head_dim / 2][tokens]`.
-pub(super) struct Rotation {
-    pub(super) cos: Vec<f32>,
-    pub(super) sin: Vec<f32>,
-    pub(super) tokens: usize,
+pub(crate) struct Rotation {
+    pub(crate) cos: Vec<f32>,
+    pub(crate) sin: Vec<f32>,
+    pub(crate) tokens: usize,
 }
 
 /// One over theta^(2i/d) for each pair i, in the steps and the precision in which transformers computes it: at long
 /// positions a difference in the last bit of a frequency is one in the fourth digit of an angle.
-pub(super) fn inverse_frequencies(theta: f32, head_dim: usize) -> Vec<f32> {
+pub(crate) fn inverse_frequencies(theta: f32, head_dim: usize) -> Vec<f32> {
     (0..head_dim / 2)
         .map(|i| {
             let exponent = (2 * i) as f32 / head_dim as f32;
@@ -22,7 +22,7 @@ pub(super) fn inverse_frequencies(theta: f32, head_dim: usize) -> Vec<f32> {
 
 impl Rotation {
     /// For `tokens` positions from `first` on.
-    pub(super) fn new(inverse_frequencies: &[f32], first: usize, tokens: usize) -> Self {
+    pub(crate) fn new(inverse_frequencies: &[f32], first: usize, tokens: usize) -> Self {
         let mut rotation = Self { cos: Vec::new(), sin: Vec::new(), tokens };
         for frequency in inverse_frequencies {
             for position in first..first + tokens {
@@ -35,7 +35,7 @@ impl Rotation {
     }
 
     /// Rotates one head, `[head_dim][stride]`, in place.
-    pub(super) fn apply(&self, head: &mut [f32], stride: usize) {
+    pub(crate) fn apply(&self, head: &mut [f32], stride: usize) {
         let (first, second) = head.split_at_mut(head.len() / 2);
         let pairs = first.chunks_exact_mut(stride).zip(second.chunks_exact_mut(stride));
         let angles = self.cos.chunks_exact(self.tokens).zip(self.sin.chunks_exact(self.tokens));

@@ -1,0 +1,512 @@
+//! The CUDA backend against the CPU backend and the host's sampler, on random models of the kernel's dimensions. Where
+//! there is no GPU that the kernels run on, each test says so and checks nothing.
+
+#![cfg(feature = "cuda")]
+
+mod common;
+
+use std::ops::ControlFlow;
+
+use half::bf16;
+use mk_model::backend::{Input, Readout, Rows};
+use mk_model::checkpoint::{Layout, TensorFiles};
+use mk_model::rng::uniform;
+use mk_model::sampling::{Sampler, Seen, argmax};
+use mk_model::synth::Spec;
+use mk_model::{
+    Checkpoint, DecodeOptions, Device, Error, Finish, Model, ModelOptions, Precision, Sampling,
+    Sequence,
+};
+
+const VOCAB: usize = 3001;
+
+/// Two layers of Qwen3-0.6B, with a vocabulary that no tile divides.
+fn spec() -> Spec {
+    Spec {
+        num_hidden_layers: 2,
+        vocab_size: VOCAB,
+        max_position_embeddings: 9000,
+        ..Spec::preset("0.6b").unwrap()
+    }
+}
+
+/// As `spec`, but as wide as Qwen3-1.7B.
+fn wide() -> Spec {
+    Spec { hidden_size: 2048, intermediate_size: 6144, num_hidden_layers: 1, ..spec() }
+}
+
+fn options(precision: Precision) -> ModelOptions {
+    ModelOptions { precision, ..ModelOptions::default() }
+}
+
+fn cuda() -> ModelOptions {
+    ModelOptions { device: Device::Cuda(0), ..ModelOptions::default() }
+}
+
+/// `None`, and a word about it, where there is no GPU for the kernels.
+fn on_gpu(load: impl FnOnce() -> mk_model::Result<Model>) -> Option<Model> {
+    match load() {
+        Ok(model) => Some(model),
+        Err(Error::Unavailable { what, reason }) if what == "the CUDA backend" => {
+            println!("not checked: {reason}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn load(spec: &Spec, options: &ModelOptions) -> mk_model::Result<Model> {
+    let dir = common::written(spec);
+    Model::load(&Checkpoint::open(dir.path())?, options)
+}
+
+fn ids(count: usize, salt: u64) -> Vec<u32> {
+    (0..count).map(|i| (uniform(salt, i as u128) * VOCAB as f32) as u32).collect()
+}
+
+fn greedy(max_tokens: usize) -> DecodeOptions {
+    DecodeOptions { max_tokens, stop_ids: Some(Vec::new()), ..DecodeOptions::default() }
+}
+
+fn decode(sequence: &mut Sequence, sampling: &Sampling, options: &DecodeOptions) -> Vec<u32> {
+    let mut tokens = Vec::new();
+    let finish = sequence.decode(sampling, options, |step| {
+        tokens.push(step.token);
+        ControlFlow::Continue(())
+    });
+    finish.unwrap();
+    tokens
+}
+
+fn relative_error(found: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(found.len(), expected.len());
+    let norm = |numbers: &mut dyn Iterator<Item = f32>| numbers.map(|x| x * x).sum::<f32>().sqrt();
+    let difference = norm(&mut found.iter().zip(expected).map(|(a, b)| a - b));
+    difference / norm(&mut expected.iter().copied())
+}
+
+/// How far `found` is from the f32 run of the CPU, at most, by the worst position.
+fn worst_error(found: &[f32], expected: &[f32], width: usize) -> f32 {
+    let rows = found.chunks_exact(width).zip(expected.chunks_exact(width));
+    rows.map(|(found, expected)| relative_error(found, expected)).fold(0.0, f32::max)
+}
+
+#[test]
+fn logits_and_hidden_states_are_those_of_the_cpu() {
+    for spec in [spec(), wide()] {
+        let Some(model) = on_gpu(|| load(&spec, &cuda())) else { return };
+        println!("{}", model.describe());
+        let exact = load(&spec, &options(Precision::F32)).unwrap();
+        let rounded = load(&spec, &options(Precision::Bf16)).unwrap();
+        let ids = ids(300, 1);
+        let readout = Readout { logits: Rows::All, hidden: Rows::All, head: 0 };
+        let run =
+            |model: &Model| model.sequence().unwrap().extend(Input::Tokens(&ids), readout).unwrap();
+        let (found, expected, cpu) = (run(&model), run(&exact), run(&rounded));
+        let logits = worst_error(&found.logits, &expected.logits, VOCAB);
+        let hidden = worst_error(&found.hidden, &expected.hidden, spec.hidden_size);
+        let same = worst_error(&cpu.logits, &expected.logits, VOCAB);
+        println!("logits {logits:.2e}, hidden states {hidden:.2e}; the CPU's bf16 {same:.2e}");
+        assert!(logits < 2.0 * same + 1e-3 && hidden < 2e-2, "{logits} {hidden} {same}");
+    }
+}
+
+#[test]
+fn positions_far_into_the_context() {
+    let Some(model) = on_gpu(|| load(&spec(), &cuda())) else { return };
+    let exact = load(&spec(), &options(Precision::F32)).unwrap();
+    let ids = ids(8210, 2);
+    let (mut found, mut expected) = (model.sequence().unwrap(), exact.sequence().unwrap());
+    let mut done = 0;
+    for (from, count) in [(250, 12), (1020, 8), (2040, 16), (4090, 12), (8180, 30)] {
+        for sequence in [&mut found, &mut expected] {
+            sequence.extend(Input::Tokens(&ids[done..from]), Readout::NOTHING).unwrap();
+        }
+        done = from + count;
+        let rows = Input::Tokens(&ids[from..done]);
+        let found = found.extend(rows, Readout::ALL_LOGITS).unwrap().logits;
+        let expected = expected.extend(rows, Readout::ALL_LOGITS).unwrap().logits;
+        let error = worst_error(&found, &expected, VOCAB);
+        println!("positions {from} to {done}: {error:.2e}");
+        assert!(error < 3e-2, "{error}");
+    }
+}
+
+/// The batched kernels, from an empty cache and on top of one, against single steps and against the CPU.
+#[test]
+fn prefills_of_any_length_agree_with_single_steps() {
+    for spec in [spec(), wide()] {
+        let Some(model) = on_gpu(|| load(&spec, &cuda())) else { return };
+        let exact = load(&spec, &options(Precision::F32)).unwrap();
+        let ids = ids(2130, 9);
+        let mut worst = [0.0_f32; 2];
+        for (before, length) in
+            [(0, 4), (0, 5), (1, 63), (3, 64), (17, 65), (0, 128), (2, 300), (90, 1000), (5, 2100)]
+        {
+            let end = before + length;
+            let mut logits = [&model, &exact].map(|model| {
+                let mut sequence = model.sequence().unwrap();
+                if before > 0 {
+                    sequence.extend(Input::Tokens(&ids[..before]), Readout::NOTHING).unwrap();
+                }
+                sequence.extend(Input::Tokens(&ids[before..end]), Readout::NOTHING).unwrap();
+                let rest = Input::Tokens(&ids[end..end + 8]);
+                sequence.extend(rest, Readout::ALL_LOGITS).unwrap().logits
+            });
+            let mut stepped = model.sequence().unwrap();
+            if length <= 300 {
+                for id in &ids[..end] {
+                    stepped.extend(Input::Tokens(&[*id]), Readout::NOTHING).unwrap();
+                }
+                let rest = Input::Tokens(&ids[end..end + 8]);
+                let steps = stepped.extend(rest, Readout::ALL_LOGITS).unwrap().logits;
+                worst[1] = worst[1].max(worst_error(&logits[0], &steps, VOCAB));
+            }
+            let expected = std::mem::take(&mut logits[1]);
+            let error = worst_error(&logits[0], &expected, VOCAB);
+            println!("{length} positions after {before}: {error:.2e}");
+            worst[0] = worst[0].max(error);
+        }
+        assert!(worst[0] < 3e-2 && worst[1] < 3e-2, "{worst:?}");
+    }
+}
+
+#[test]
+fn a_fork_goes_its_own_way() {
+    let Some(model) = on_gpu(|| load(&spec(), &cuda())) else { return };
+    let mut sequence = model.sequence().unwrap();
+    sequence.set_prompt(&ids(1020, 10)).unwrap();
+    decode(&mut sequence, &Sampling::default(), &greedy(10));
+    let mut fork = sequence.fork().unwrap();
+    let other = Sampling { temperature: 1.0, top_k: 20, ..Sampling::default() };
+    let mut again = sequence.fork().unwrap();
+    assert_ne!(
+        decode(&mut fork, &other, &greedy(70)),
+        decode(&mut again, &Sampling::default(), &greedy(70))
+    );
+    let mut whole = model.sequence().unwrap();
+    whole.set_prompt(&ids(1020, 10)).unwrap();
+    let expected = decode(&mut whole, &Sampling::default(), &greedy(80));
+    assert_eq!(decode(&mut sequence, &Sampling::default(), &greedy(70)), expected[10..]);
+}
+
+/// Settings of every kind that the device samples by, and two that the host does.
+fn settings() -> Vec<Sampling> {
+    let base = Sampling { temperature: 0.9, top_k: 50, seed: 3, ..Sampling::default() };
+    vec![
+        Sampling::default(),
+        Sampling { repetition_penalty: 1.3, ..Sampling::default() },
+        Sampling { suppress: (0..VOCAB as u32).step_by(2).collect(), ..Sampling::default() },
+        base.clone(),
+        Sampling { top_p: 0.8, ..base.clone() },
+        Sampling { min_p: 0.1, temperature: 1.5, ..base.clone() },
+        Sampling { top_k: 1, ..base.clone() },
+        Sampling { top_k: 64, temperature: 3.0, seed: u64::MAX, ..base.clone() },
+        Sampling {
+            top_p: 0.95,
+            min_p: 0.01,
+            repetition_penalty: 1.05,
+            suppress: (2048..VOCAB as u32).collect(),
+            temperature: 2.0,
+            ..base.clone()
+        },
+        Sampling { top_k: 0, top_p: 0.9, ..base.clone() },
+        Sampling { top_k: 65, ..base },
+    ]
+}
+
+#[test]
+fn sampling_is_that_of_the_host_to_the_bit() {
+    let Some(model) = on_gpu(|| load(&spec(), &cuda())) else { return };
+    let prompt = ids(9, 3);
+    for sampling in settings() {
+        let mut sequence = model.sequence().unwrap();
+        sequence.set_prompt(&prompt).unwrap();
+        let mut seen = Seen::new(VOCAB);
+        prompt.iter().for_each(|id| seen.insert(*id));
+        let mut sampler = Sampler::new(&sampling, VOCAB).unwrap();
+        let mut tokens = Vec::new();
+        let read = DecodeOptions { readout: Readout::LAST_LOGITS, ..greedy(150) };
+        sequence
+            .decode(&sampling, &read, |step| {
+                let draw = tokens.len() as u64;
+                let expected = sampler.sample(step.logits.unwrap(), &seen, draw).unwrap();
+                assert_eq!(step.token, expected, "draw {draw} of {sampling:?}");
+                seen.insert(step.token);
+                tokens.push(step.token);
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        // The same in long launches, and in a run of two parts.
+        for split in [150, 71] {
+            sequence.set_prompt(&prompt).unwrap();
+            let mut again = decode(&mut sequence, &sampling, &greedy(split));
+            if split < 150 {
+                again.extend(decode(&mut sequence, &sampling, &greedy(150 - split)));
+            }
+            assert_eq!(again, tokens, "{sampling:?}");
+        }
+    }
+}
+
+#[test]
+fn runs_end_for_the_reason_they_say() {
+    let Some(model) = on_gpu(|| load(&spec(), &cuda())) else { return };
+    let prompt = ids(10, 4);
+    let sampling = Sampling { temperature: 1.0, top_k: 64, ..Sampling::default() };
+    let mut sequence = model.sequence_with_capacity(200).unwrap();
+    sequence.set_prompt(&prompt).unwrap();
+    let all = decode(&mut sequence, &sampling, &greedy(150));
+    for (max, stop, break_at) in
+        [(150, None, None), (150, Some(100), None), (150, None, Some(70)), (500, None, None)]
+    {
+        sequence.set_prompt(&prompt).unwrap();
+        let stop_ids = stop.map(|at: usize| all[at]).into_iter().collect();
+        let options = DecodeOptions { stop_ids: Some(stop_ids), ..greedy(max) };
+        let mut tokens = Vec::new();
+        let finish = sequence.decode(&sampling, &options, |step| {
+            tokens.push(step.token);
+            match break_at {
+                Some(at) if tokens.len() == at => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        });
+        let first_stop = stop.and_then(|at| all.iter().position(|id| *id == all[at]));
+        let (expected, count) = match (first_stop, break_at) {
+            (Some(at), _) => (Finish::Stop(all[at]), at + 1),
+            (_, Some(at)) => (Finish::Cancelled, at),
+            _ if max == 500 => (Finish::Context, 191),
+            _ => (Finish::Length, 150),
+        };
+        assert_eq!((finish.unwrap(), tokens.len()), (expected, count));
+        assert_eq!(tokens[..count.min(150)], all[..count.min(150)]);
+        if count < 150 {
+            // What ran on the device beyond the end has left nothing behind.
+            let rest = decode(&mut sequence, &sampling, &greedy(150 - count));
+            assert_eq!(rest, all[count..]);
+        }
+    }
+}
+
+#[test]
+fn sequences_share_weights_and_nothing_else() {
+    let Some(model) = on_gpu(|| load(&spec(), &cuda())) else { return };
+    let run = |salt: u64| {
+        let mut sequence = model.sequence().unwrap();
+        sequence.set_prompt(&ids(20, salt)).unwrap();
+        decode(&mut sequence, &Sampling::default(), &greedy(400))
+    };
+    let alone: Vec<Vec<u32>> = (0..4).map(run).collect();
+    let run = &run;
+    let together: Vec<Vec<u32>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|salt| scope.spawn(move || run(salt))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(alone, together);
+}
+
+#[test]
+fn a_shared_prefix_is_not_computed_again() {
+    let Some(model) = on_gpu(|| load(&spec(), &cuda())) else { return };
+    let mut sequence = model.sequence().unwrap();
+    sequence.set_prompt(&ids(40, 5)).unwrap();
+    let first = decode(&mut sequence, &Sampling::default(), &greedy(30));
+    assert_eq!(sequence.set_prompt(&ids(40, 5)).unwrap(), 39);
+    assert_eq!(decode(&mut sequence, &Sampling::default(), &greedy(30)), first);
+}
+
+/// A decoder inside another checkpoint, fed rows, with several heads and no embedding, as in Qwen3-TTS.
+#[test]
+fn rows_and_several_heads() {
+    let spec = Spec { tied: false, ..spec() };
+    let dir = common::written(&spec);
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let Some(whole) = on_gpu(|| Model::load(&checkpoint, &cuda())) else { return };
+    let tensors = TensorFiles::open(dir.path()).unwrap();
+    let layout = Layout {
+        prefix: "model.".into(),
+        embedding: None,
+        heads: vec!["lm_head.weight".into(), "model.embed_tokens.weight".into()],
+    };
+    let part = |options: &ModelOptions| {
+        Model::load_part(dir.path(), checkpoint.config(), &layout, &tensors, options).unwrap()
+    };
+    let (model, exact) = (part(&cuda()), part(&options(Precision::F32)));
+    let table = tensors.get("model.embed_tokens.weight").unwrap().to_f32();
+    let ids = ids(30, 6);
+    let width = spec.hidden_size;
+    let row = |id: &u32| table[*id as usize * width..(*id as usize + 1) * width].iter().copied();
+    let rows: Vec<f32> = ids.iter().flat_map(row).collect();
+    for head in 0..2 {
+        let readout = Readout { logits: Rows::All, hidden: Rows::Last, head };
+        let run = |model: &Model| {
+            model.sequence().unwrap().extend(Input::Embeddings(&rows), readout).unwrap()
+        };
+        let (found, expected) = (run(&model), run(&exact));
+        assert!(worst_error(&found.logits, &expected.logits, VOCAB) < 2e-2);
+        assert!(worst_error(&found.hidden, &expected.hidden, width) < 2e-2);
+        if head == 0 {
+            let by_id = whole.sequence().unwrap().extend(Input::Tokens(&ids), readout).unwrap();
+            assert_eq!(found, by_id);
+        }
+        // Step by step, with a row that no bf16 holds.
+        let mut sequence = model.sequence().unwrap();
+        let last = Readout { logits: Rows::Last, hidden: Rows::Last, head };
+        for (i, row) in rows.chunks_exact(width).enumerate() {
+            let step = sequence.step(Input::Embeddings(row), &Sampling::default(), last).unwrap();
+            assert_eq!(step.output.logits, found.logits[i * VOCAB..(i + 1) * VOCAB]);
+            assert_eq!(Some(step.token), argmax(&step.output.logits));
+        }
+    }
+    let uneven: Vec<f32> = rows.iter().map(|x| x * 1.001).collect();
+    let run = |model: &Model| {
+        let input = Input::Embeddings(&uneven);
+        model.sequence().unwrap().extend(input, Readout::ALL_LOGITS).unwrap().logits
+    };
+    assert!(worst_error(&run(&model), &run(&exact), VOCAB) < 2e-2);
+}
+
+/// Rewrites bf16 weights of a checkpoint: each number by its tensor's name and its index.
+fn rewritten(spec: &Spec, change: impl Fn(&str, usize, bf16) -> bf16) -> tempfile::TempDir {
+    let dir = common::written(spec);
+    common::edit_tensors(&dir.path().join("model.safetensors"), |tensors| {
+        for (name, tensor) in tensors {
+            for (i, number) in tensor.bytes.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+                *number = change(name, i, bf16::from_le_bytes(*number)).to_le_bytes();
+            }
+        }
+    });
+    dir
+}
+
+fn open(dir: &tempfile::TempDir, options: &ModelOptions) -> mk_model::Result<Model> {
+    Model::load(&Checkpoint::open(dir.path())?, options)
+}
+
+/// The layers add nothing, the head's rows have length one, and what is fed points along one of them.
+#[test]
+fn every_vocabulary_id_can_be_the_argmax() {
+    let spec = Spec { num_hidden_layers: 1, tied: false, ..spec() };
+    let width = spec.hidden_size;
+    let mut rows: Vec<f32> = (0..VOCAB * width).map(|i| uniform(17, i as u128) - 0.5).collect();
+    for row in rows.chunks_exact_mut(width) {
+        let length = row.iter().map(|x| x * x).sum::<f32>().sqrt();
+        row.iter_mut().for_each(|x| *x /= length);
+    }
+    let dir = rewritten(&spec, |name, i, number| match name {
+        "lm_head.weight" => bf16::from_f32(rows[i]),
+        "model.norm.weight" => bf16::ONE,
+        _ if name.contains("o_proj") || name.contains("down_proj") => bf16::ZERO,
+        _ => number,
+    });
+    let Some(model) = on_gpu(|| open(&dir, &cuda())) else { return };
+    let mut sequence = model.sequence_with_capacity(1).unwrap();
+    for (id, row) in rows.chunks_exact(width).enumerate() {
+        sequence.reset();
+        let step = sequence.step(Input::Embeddings(row), &Sampling::default(), Readout::NOTHING);
+        assert_eq!(step.unwrap().token, id as u32);
+    }
+}
+
+/// With a head of zeros all logits are equal: the lowest id wins, and a draw is left to the host.
+#[test]
+fn ties_are_broken_as_on_the_host() {
+    let spec = Spec { num_hidden_layers: 1, tied: false, ..spec() };
+    let dir = rewritten(&spec, |name, i, number| match name {
+        // Four ids above the others, which are equal.
+        "lm_head.weight" if i / 1024 % 900 != 7 => bf16::ZERO,
+        _ => number,
+    });
+    let Some(model) = on_gpu(|| open(&dir, &cuda())) else { return };
+    for top_k in [2, 5, 64] {
+        let sampling = Sampling { temperature: 9.0, top_k, seed: 5, ..Sampling::default() };
+        let mut sequence = model.sequence().unwrap();
+        sequence.set_prompt(&ids(3, 7)).unwrap();
+        let mut sampler = Sampler::new(&sampling, VOCAB).unwrap();
+        let mut draw = 0;
+        let read = DecodeOptions { readout: Readout::LAST_LOGITS, ..greedy(40) };
+        let mut tokens = Vec::new();
+        sequence
+            .decode(&sampling, &read, |step| {
+                let expected = sampler.sample(step.logits.unwrap(), &Seen::new(VOCAB), draw);
+                assert_eq!(step.token, expected.unwrap());
+                tokens.push(step.token);
+                draw += 1;
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        sequence.set_prompt(&ids(3, 7)).unwrap();
+        assert_eq!(decode(&mut sequence, &sampling, &greedy(40)), tokens);
+    }
+}
+
+/// Many launches of a few tokens, of two sequences at once; nothing may hang, and nothing may change.
+#[test]
+fn thousands_of_launches_side_by_side() {
+    let Some(model) = on_gpu(|| load(&spec(), &cuda())) else { return };
+    let run = |salt: u64| {
+        let mut sequence = model.sequence().unwrap();
+        let prompt = ids(8, salt);
+        let mut longest: Vec<u32> = Vec::new();
+        for round in (0..2000).rev() {
+            sequence.set_prompt(&prompt).unwrap();
+            let tokens = decode(&mut sequence, &Sampling::default(), &greedy(1 + round % 20));
+            if longest.is_empty() {
+                longest = tokens;
+            } else {
+                assert_eq!(tokens, longest[..tokens.len()]);
+            }
+        }
+    };
+    let run = &run;
+    std::thread::scope(|scope| {
+        (20..22).for_each(|salt| {
+            scope.spawn(move || run(salt));
+        });
+    });
+}
+
+#[test]
+fn errors_leave_the_sequence_and_the_device_usable() {
+    let Some(model) = on_gpu(|| load(&spec(), &cuda())) else { return };
+    // Too much for the head; and already between two layers, where what is not finite goes from block to block.
+    for huge in ["model.norm.weight", "model.layers.0.mlp.down_proj.weight"] {
+        let dir = rewritten(&spec(), |name, _, n| if name == huge { bf16::MAX } else { n });
+        let broken = open(&dir, &cuda()).unwrap();
+        let mut sequence = broken.sequence().unwrap();
+        sequence.extend(Input::Tokens(&ids(3, 8)), Readout::NOTHING).unwrap();
+        let failed = sequence.extend(Input::Tokens(&[7]), Readout::LAST_LOGITS);
+        assert!(matches!(failed, Err(Error::NotFinite { position: 3, .. })), "{failed:?}");
+        assert_eq!(sequence.cached_len(), 3);
+        sequence.push(&[9]).unwrap();
+        let failed =
+            sequence.decode(&Sampling::default(), &greedy(5), |_| ControlFlow::Continue(()));
+        assert!(matches!(failed, Err(Error::NotFinite { position: 3, .. })), "{failed:?}");
+    }
+
+    let mut sequence = model.sequence().unwrap();
+    sequence.set_prompt(&ids(10, 8)).unwrap();
+    let expected = decode(&mut sequence, &Sampling::default(), &greedy(20));
+    sequence.set_prompt(&ids(10, 8)).unwrap();
+    let none = Sampling { suppress: (0..VOCAB as u32).collect(), ..Sampling::default() };
+    let failed = sequence.decode(&none, &greedy(5), |_| ControlFlow::Continue(()));
+    assert!(matches!(failed, Err(Error::NothingToSample)), "{failed:?}");
+    assert_eq!(decode(&mut sequence, &Sampling::default(), &greedy(20)), expected);
+}
+
+#[test]
+fn models_that_do_not_fit_are_refused() {
+    let refused = |spec: &Spec, options: &ModelOptions| match load(spec, options) {
+        Err(Error::Unavailable { what, reason }) => {
+            assert_eq!(what, "the CUDA backend");
+            reason
+        }
+        other => panic!("{other:?}"),
+    };
+    let f32 = ModelOptions { precision: Precision::F32, ..cuda() };
+    assert!(refused(&Spec::tiny(), &f32).contains("f32"));
+    let far = ModelOptions { device: Device::Cuda(1000), ..ModelOptions::default() };
+    refused(&Spec::tiny(), &far);
+    // Without a GPU the reason is that; with one, that no kernel has these dimensions.
+    println!("{}", refused(&Spec::tiny(), &cuda()));
+}

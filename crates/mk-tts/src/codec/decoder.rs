@@ -101,7 +101,7 @@ impl CodecDecoder {
 
 impl CodecStream {
     /// The samples of the next frames, mono, from -1 to 1: [`CodecDecoder::samples_per_frame`] for each. `codes` holds
-    /// [frames][groups]; any number of frames, and how they are spread over calls makes no difference.
+    /// `[frames][groups]`; any number of frames, and how they are spread over calls makes no difference.
     ///
     /// # Errors
     /// Codes that are not whole frames or out of range, samples that are not finite, what the engine reports. The stream

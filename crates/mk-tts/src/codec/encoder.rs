@@ -74,7 +74,7 @@ impl CodecEncoder {
         self.config.encode_downsample_rate
     }
 
-    /// The codes of mono samples, [frames][groups] with `ceil(samples / samples_per_frame)` frames.
+    /// The codes of mono samples, `[frames][groups]` with `ceil(samples / samples_per_frame)` frames.
     ///
     /// # Errors
     /// No samples, more than [`Self::MAX_SECONDS`], samples that are no numbers, and what the engine says.

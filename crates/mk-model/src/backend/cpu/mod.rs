@@ -1,7 +1,8 @@
 //! The decoder on any CPU: the default backend, and what a GPU backend is held to.
 //!
-//! Weights are used as stored, mapped, with f32 sums. At [`Precision::Bf16`](super::Precision::Bf16) the inputs of matrix products and the
-//! cache are rounded to bf16 and everything else stays f32; at [`Precision::F32`](super::Precision::F32) nothing is rounded.
+//! Weights are used as stored, mapped, with f32 sums. At [`Precision::Bf16`](super::Precision::Bf16) the inputs of
+//! matrix products and the cache are rounded to bf16 and everything else stays f32; at
+//! [`Precision::F32`](super::Precision::F32) nothing is rounded.
 
 mod attention;
 mod forward;

@@ -17,9 +17,8 @@ use crate::parity::verdict::Gate;
 const CODEC: &str = "speech_tokenizer";
 /// Absolute errors of samples.
 const SAMPLES_LIMIT: f32 = 1e-4;
-/// Likewise between ways to cut the same codes into calls: rounding alone, since engines add up in an order that depends
-/// on the number of frames.
-const CALLS_LIMIT: f32 = 4e-6;
+/// Likewise between ways to cut the same codes into calls.
+const CALLS_LIMIT: f32 = 1e-6;
 /// Relative error of a speaker's vector.
 const VECTOR_LIMIT: f32 = 1e-4;
 /// Entries of a codebook that are this much nearer than the next are found whatever rounding does.

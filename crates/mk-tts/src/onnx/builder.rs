@@ -358,12 +358,6 @@ impl GraphBuilder {
         self.node("ArgMax", &[x], attributes)
     }
 
-    /// Limits to `low..=high`.
-    pub fn clip(&mut self, x: Edge, low: f32, high: f32) -> Edge {
-        let (low, high) = (self.scalar(low), self.scalar(high));
-        self.node("Clip", &[x, low, high], Vec::new())
-    }
-
     /// Adds places `before` and `after` the elements of each dimension that mirror those within.
     pub fn pad_mirrored(&mut self, x: Edge, before: &[i64], after: &[i64]) -> Edge {
         let amounts: Vec<i64> = before.iter().chain(after).copied().collect();

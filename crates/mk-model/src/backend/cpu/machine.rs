@@ -41,6 +41,10 @@ impl Machine {
         format!("CPU, {threads} threads, {isa}, {}", self.precision)
     }
 
+    pub(crate) fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// Runs `work` on the threads.
     pub(crate) fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.threads.install(work)

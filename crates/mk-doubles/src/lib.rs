@@ -1,0 +1,1 @@
+//! Doubles of the paid services that a voice loop talks to: Deepgram's and OpenAI's.

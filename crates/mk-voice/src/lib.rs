@@ -8,8 +8,9 @@
 
 pub mod llm;
 pub mod protocol;
-pub mod session;
 pub mod stt;
+pub mod text;
 pub mod tts;
+pub mod turn;
 
 pub use mk_tts;

@@ -149,9 +149,7 @@ impl Machine {
         if text.is_empty() {
             return;
         }
-        self.interrupt();
         self.hearing = None;
-        self.drop_speculation();
         let stamps = Stamps { speech_end: self.now, transcript: Some(self.now), ..Stamps::default() };
         self.take_turn(text.into(), stamps);
     }
@@ -184,8 +182,10 @@ impl Machine {
         self.take_turn(text, stamps);
     }
 
-    /// Begins a turn, or keeps it until the answer before is flushed.
+    /// Begins a turn, or keeps it until the answer before is flushed. What was being answered is answered no more.
     fn take_turn(&mut self, text: String, stamps: Stamps) {
+        self.interrupt();
+        self.drop_speculation();
         match (&self.flushing, &mut self.next) {
             (None, _) => self.begin_turn(&text, stamps),
             (Some(_), Some((earlier, kept))) => {

@@ -8,8 +8,11 @@
 
 pub mod llm;
 pub mod protocol;
+mod secret;
 pub mod session;
 pub mod stt;
+mod tls;
 pub mod tts;
 
 pub use mk_tts;
+pub use secret::Secret;

@@ -1,5 +1,8 @@
 //! A language model, as a conversation needs it: streamed, cancelled by dropping, with tools.
 
+mod markup;
+pub mod openai;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};

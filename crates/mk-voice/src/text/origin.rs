@@ -27,7 +27,9 @@ impl Origin {
         for (spoken, &reply) in at.iter().enumerate() {
             if let Some(last) = runs.last_mut() {
                 let bytes = spoken - last.spoken;
-                if last.as_written && reply == last.reply + bytes || !last.as_written && reply == last.reply {
+                if last.as_written && reply == last.reply + bytes
+                    || !last.as_written && reply == last.reply
+                {
                     continue;
                 }
                 if bytes == 1 && reply == last.reply {

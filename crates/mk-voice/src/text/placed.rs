@@ -23,10 +23,16 @@ impl Placed {
         self.at.extend(words.bytes().map(|_| place));
     }
 
-    /// Adds bytes `from..to` of another text.
-    pub(super) fn push_part(&mut self, other: &Self, from: usize, to: usize) {
-        self.text.push_str(&other.text[from..to]);
-        self.at.extend_from_slice(&other.at[from..to]);
+    /// Adds a character before the others, for what stands at `place`.
+    pub(super) fn push_front(&mut self, c: char, place: usize) {
+        self.text.insert(0, c);
+        self.at.splice(0..0, (0..c.len_utf8()).map(|_| place));
+    }
+
+    /// Takes the last character away.
+    pub(super) fn pop(&mut self) {
+        self.text.pop();
+        self.at.truncate(self.text.len());
     }
 
     /// The place of a byte; that of the last one for those beyond the end.
@@ -36,10 +42,9 @@ impl Placed {
 
     /// Takes the first `bytes` away.
     pub(super) fn take(&mut self, bytes: usize) -> Self {
-        let text = self.text[bytes..].to_owned();
+        let text = self.text.split_off(bytes);
         let at = self.at.split_off(bytes);
-        let taken = Self { text: std::mem::replace(&mut self.text, text), at: std::mem::replace(&mut self.at, at) };
-        Self { text: taken.text[..bytes].to_owned(), at: taken.at }
+        std::mem::replace(self, Self { text, at })
     }
 
     /// Its place in the reply, of which it is bytes `start..end`.

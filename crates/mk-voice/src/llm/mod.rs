@@ -2,6 +2,7 @@
 
 mod markup;
 pub mod openai;
+pub mod tools;
 
 use std::sync::Arc;
 

@@ -1,5 +1,9 @@
 //! Text to speech, as a conversation needs it: from text that is being written to samples and to what is spoken when.
 
+pub mod qwen;
+pub mod tones;
+mod trim;
+
 use tokio::sync::mpsc;
 
 /// A voice that can speak in any number of conversations.

@@ -234,7 +234,8 @@ impl FaultControl {
     /// Makes a connection known to [`Self::strike`], for as long as it lives.
     pub(crate) fn watch(&self, on: Service, link: &Arc<Link>) {
         let mut shared = self.lock();
-        let same = |live: &Live| live.on == on && std::ptr::eq(live.link.as_ptr(), &raw const **link);
+        let same =
+            |live: &Live| live.on == on && std::ptr::eq(live.link.as_ptr(), &raw const **link);
         shared.live.retain(|live| live.link.strong_count() > 0 && !same(live));
         shared.live.push(Live { on, link: Arc::downgrade(link) });
     }

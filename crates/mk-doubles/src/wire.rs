@@ -87,7 +87,8 @@ impl Link {
             FaultKind::Fragment { sizes, pause_ms } => {
                 let sizes = sizes.iter().copied().filter(|size| *size > 0).collect::<Vec<_>>();
                 let pause = Duration::from_millis(*pause_ms);
-                state.fragments = (!sizes.is_empty()).then_some(Fragments { sizes, pause, next: 0 });
+                state.fragments =
+                    (!sizes.is_empty()).then_some(Fragments { sizes, pause, next: 0 });
             }
             FaultKind::SlowRead { bytes_per_second } => {
                 state.bytes_per_second = Some((*bytes_per_second).max(1));

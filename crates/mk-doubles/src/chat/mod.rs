@@ -111,9 +111,7 @@ pub(crate) async fn models(State(app): State<App>, headers: HeaderMap) -> Respon
     let request_id = format!("req_{}", app.ids.hex(32));
     let mut response = match authorize(&app, &headers) {
         Ok(()) => {
-            let model = |id: &String| {
-                json!({"id": id, "object": "model", "created": MODELS_CREATED, "owned_by": "system"})
-            };
+            let model = |id: &String| json!({"id": id, "object": "model", "created": MODELS_CREATED, "owned_by": "system"});
             let models: Vec<Value> = app.options.models.iter().map(model).collect();
             Json(json!({"object": "list", "data": models})).into_response()
         }

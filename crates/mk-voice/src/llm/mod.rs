@@ -4,6 +4,9 @@ mod markup;
 pub mod openai;
 pub mod tools;
 
+pub use openai::{OpenAi, OpenAiOptions};
+pub use tools::Tools;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};

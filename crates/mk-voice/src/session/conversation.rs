@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::pending;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,6 @@ use super::pacer::{Due, Pacer};
 use super::tape::Tape;
 use crate::llm::{LlmError, LlmEvent, LlmStream, ToolCall};
 use crate::protocol::{ClientMessage, Providers, ServerMessage, State};
-use crate::record::Recording;
 use crate::stt::{SttError, SttEvent, SttStream};
 use crate::tts::{TtsError, TtsEvent, Utterance};
 use crate::turn::{Action, Event, Machine};
@@ -28,6 +28,7 @@ const TOOLS_AT_ONCE: usize = 8;
 pub(super) async fn run(
     parts: Arc<Parts>,
     name: String,
+    recording: Option<PathBuf>,
     mut input: mpsc::Receiver<ClientMessage>,
     output: mpsc::Sender<ServerMessage>,
 ) {
@@ -35,8 +36,7 @@ pub(super) async fn run(
         tracing::info!("the client did not say hello");
         return;
     };
-    parts.metrics.session_started();
-    match Conversation::new(&parts, &name, sample_rate, output.clone()) {
+    match Conversation::new(&parts, recording, sample_rate, output.clone()) {
         Ok(mut conversation) => {
             let end = conversation.talk(&name, &mut input).await;
             conversation.tape.finish();
@@ -47,7 +47,6 @@ pub(super) async fn run(
             let _ = output.send_timeout(problem, parts.options.slow_client).await;
         }
     }
-    parts.metrics.session_ended();
 }
 
 struct Conversation {
@@ -55,7 +54,6 @@ struct Conversation {
     started: Instant,
     machine: Machine,
     ears: Ears,
-    client_rate: u32,
     stt: Option<SttStream>,
     llm: Option<(u32, LlmStream)>,
     utterance: Option<Speaking>,
@@ -83,7 +81,7 @@ struct ToolRuns {
 impl Conversation {
     fn new(
         parts: &Arc<Parts>,
-        name: &str,
+        recording: Option<PathBuf>,
         sample_rate: u32,
         output: mpsc::Sender<ServerMessage>,
     ) -> Result<Self, String> {
@@ -92,12 +90,9 @@ impl Conversation {
         let ears = Ears::new(sample_rate, &options.vad, stt.input.clone()).map_err(|e| e.to_string())?;
         parts.llm.warm_up();
         let rate = parts.tts.sample_rate();
-        let recording = match &options.recordings {
-            Some(folder) => {
-                let path = folder.join(format!("{name}.wav"));
-                Some(Recording::create(&path, sample_rate, rate).map_err(|e| e.to_string())?)
-            }
-            None => None,
+        let tape = match recording {
+            Some(path) => Tape::new(&path, sample_rate, rate)?,
+            None => Tape::off(),
         };
         let (sender, results) = mpsc::channel(TOOLS_AT_ONCE);
         Ok(Self {
@@ -105,13 +100,12 @@ impl Conversation {
             started: Instant::now(),
             machine: Machine::new(options.turn.clone(), parts.tools.specs(), rate),
             ears,
-            client_rate: sample_rate,
             stt: Some(stt),
             llm: None,
             utterance: None,
             tools: ToolRuns { results, sender, at_once: Arc::new(Semaphore::new(TOOLS_AT_ONCE)) },
             pacer: Pacer::new(rate, options.lead),
-            tape: Tape::new(recording),
+            tape,
             output,
         })
     }
@@ -173,8 +167,7 @@ impl Conversation {
         match message {
             ClientMessage::Audio(samples) => {
                 let now = self.now();
-                self.parts.metrics.heard(samples.len() as f64 / f64::from(self.client_rate));
-                self.tape.user(&samples, self.client_rate, now);
+                self.tape.user(&samples, now);
                 let speaking = matches!(self.machine.state(), State::Speaking | State::Holding);
                 let deaf = speaking && !self.parts.options.turn.barge_in.enabled;
                 self.ears.hear(&samples, deaf, now)
@@ -246,7 +239,6 @@ impl Conversation {
                         stages = ?report.stages,
                         "a turn is over"
                     );
-                    self.parts.metrics.turn(&report);
                     continue;
                 }
                 Action::Pause { epoch } => {
@@ -279,8 +271,6 @@ impl Conversation {
         match due {
             Due::Frame(frame, at) => {
                 let (epoch, samples) = (frame.epoch, frame.first_sample + frame.samples.len() as u64);
-                let seconds = frame.samples.len() as f64 / f64::from(self.parts.tts.sample_rate());
-                self.parts.metrics.spoke(seconds);
                 self.tape.assistant(frame.clone(), at);
                 let sent = self.tell(ServerMessage::Audio(frame)).await;
                 sent.then_some(Some(Event::Sent { epoch, samples }))
@@ -292,7 +282,7 @@ impl Conversation {
     }
 
     /// Whether the client still reads.
-    async fn tell(&self, message: ServerMessage) -> bool {
+    async fn tell(&mut self, message: ServerMessage) -> bool {
         self.output.send_timeout(message, self.parts.options.slow_client).await.is_ok()
     }
 
@@ -300,7 +290,6 @@ impl Conversation {
     fn note(&mut self, message: &ServerMessage) {
         if let ServerMessage::Problem { stage, message, .. } = message {
             tracing::warn!(stage, "{message}");
-            self.parts.metrics.problem(stage);
         }
         let running = matches!(message, ServerMessage::Assistant { done: false, .. });
         if !running && let Ok(event) = serde_json::to_value(message) {

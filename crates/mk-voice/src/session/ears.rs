@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::audio::{Resampler, Vad, VadEvent, VadOptions};
+use crate::audio::{RateError, Resampler, Vad, VadEvent, VadOptions};
 use crate::stt::{SAMPLE_RATE, SttInput};
 use crate::turn::Event;
 
@@ -28,7 +28,7 @@ impl Ears {
         sample_rate: u32,
         vad: &VadOptions,
         stt: mpsc::Sender<SttInput>,
-    ) -> Result<Self, crate::audio::AudioError> {
+    ) -> Result<Self, RateError> {
         let resampler = Resampler::new(sample_rate, SAMPLE_RATE)?;
         Ok(Self { resampler, vad: Vad::new(vad.clone()), stt, heard: 0, dropped: 0 })
     }

@@ -8,14 +8,13 @@ mod tape;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
 use tracing::Instrument;
 
 use crate::audio::VadOptions;
 use crate::llm::{Llm, Tools};
-use crate::metrics::Metrics;
 use crate::protocol::{ClientMessage, Providers, ServerMessage};
 use crate::stt::Stt;
 use crate::tts::Tts;
@@ -75,7 +74,6 @@ struct Parts {
     tts: Arc<dyn Tts>,
     tools: Tools,
     options: VoiceOptions,
-    metrics: Metrics,
     /// Conversations begun so far.
     sessions: AtomicU64,
 }
@@ -89,7 +87,6 @@ impl Voice {
             tts: Arc::new(tts),
             tools: Tools::new(),
             options: VoiceOptions::default(),
-            metrics: Metrics::new(),
         }
     }
 
@@ -100,21 +97,33 @@ impl Voice {
         Providers { stt: stt.name(), llm: llm.name(), tts: tts.name(), notice }
     }
 
-    /// What was counted in all conversations.
-    pub fn metrics(&self) -> &Metrics {
-        &self.parts.metrics
+    /// Begins a conversation; it is recorded where [`VoiceOptions::recordings`] says. Must be called within a tokio runtime;
+    /// the client's first message must be [`ClientMessage::Hello`].
+    pub fn start(&self) -> Session {
+        let name = self.next_name();
+        let folder = self.parts.options.recordings.as_ref();
+        let recording = folder.map(|folder| folder.join(format!("{name}.wav")));
+        self.spawn(name, recording)
     }
 
-    /// Begins a conversation. Must be called within a tokio runtime; the client's first message must be
-    /// [`ClientMessage::Hello`].
-    pub fn start(&self) -> Session {
+    /// As [`Voice::start`], recorded in a file of the caller's choice, and in a timeline beside it.
+    pub fn start_recording(&self, path: PathBuf) -> Session {
+        self.spawn(self.next_name(), Some(path))
+    }
+
+    /// A name that no other conversation has, by the time at which it begins.
+    fn next_name(&self) -> String {
+        let number = self.parts.sessions.fetch_add(1, Ordering::Relaxed) + 1;
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        format!("{}-{number}", since.as_secs())
+    }
+
+    fn spawn(&self, name: String, recording: Option<PathBuf>) -> Session {
         let (input, from_client) = mpsc::channel(WAITING);
         let (to_client, output) = mpsc::channel(WAITING);
-        let number = self.parts.sessions.fetch_add(1, Ordering::Relaxed) + 1;
-        let name = format!("{}-{number}", crate::recording_name());
         let span = tracing::info_span!("session", name);
         let parts = Arc::clone(&self.parts);
-        let run = conversation::run(parts, name, from_client, to_client);
+        let run = conversation::run(parts, name, recording, from_client, to_client);
         tokio::spawn(run.instrument(span));
         Session { input, output }
     }
@@ -127,7 +136,6 @@ pub struct VoiceBuilder {
     tts: Arc<dyn Tts>,
     tools: Tools,
     options: VoiceOptions,
-    metrics: Metrics,
 }
 
 impl VoiceBuilder {
@@ -141,16 +149,11 @@ impl VoiceBuilder {
         Self { options, ..self }
     }
 
-    /// Where things are counted.
-    pub fn metrics(self, metrics: Metrics) -> Self {
-        Self { metrics, ..self }
-    }
-
     /// All of it.
     pub fn build(self) -> Voice {
-        let Self { stt, llm, tts, tools, options, metrics } = self;
+        let Self { stt, llm, tts, tools, options } = self;
         let sessions = AtomicU64::new(0);
-        Voice { parts: Arc::new(Parts { stt, llm, tts, tools, options, metrics, sessions }) }
+        Voice { parts: Arc::new(Parts { stt, llm, tts, tools, options, sessions }) }
     }
 }
 

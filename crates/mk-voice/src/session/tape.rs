@@ -1,10 +1,12 @@
 //! What a conversation sounded like: the recorder's side of it.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::audio::Resampler;
 use crate::protocol::AudioFrame;
 use crate::record::Recording;
 
@@ -12,19 +14,36 @@ use crate::record::Recording;
 /// threw away is not in the recording.
 pub(super) struct Tape {
     recording: Option<Recording>,
+    /// From the client's rate to the recording's.
+    resampler: Option<Resampler>,
+    rate: u32,
     ahead: VecDeque<(Duration, AudioFrame)>,
     held: Option<Duration>,
 }
 
 impl Tape {
-    pub fn new(recording: Option<Recording>) -> Self {
-        Self { recording, ahead: VecDeque::new(), held: None }
+    /// Records at `rate`, which is that of the assistant's samples; the user's are at `user_rate`.
+    ///
+    /// # Errors
+    /// The file cannot be written, or the rates cannot be; for people.
+    pub fn new(path: &Path, user_rate: u32, rate: u32) -> Result<Self, String> {
+        let resampler = Resampler::new(user_rate, rate).map_err(|error| error.to_string())?;
+        let recording = Recording::create(path, rate).map_err(|error| error.to_string())?;
+        let (recording, resampler) = (Some(recording), Some(resampler));
+        Ok(Self { recording, resampler, rate, ahead: VecDeque::new(), held: None })
     }
 
-    /// The user's samples, at the recording's rate, the last of them at `now`.
-    pub fn user(&mut self, samples: &[i16], sample_rate: u32, now: Duration) {
-        let long = Duration::from_secs_f64(samples.len() as f64 / f64::from(sample_rate.max(1)));
-        self.write(|recording| recording.user(now.saturating_sub(long), samples));
+    /// Records nothing.
+    pub fn off() -> Self {
+        Self { recording: None, resampler: None, rate: 1, ahead: VecDeque::new(), held: None }
+    }
+
+    /// The user's samples, the last of them at `now`.
+    pub fn user(&mut self, samples: &[i16], now: Duration) {
+        let Some(resampler) = &mut self.resampler else { return };
+        let samples = resampler.push(samples);
+        let long = Duration::from_secs_f64(samples.len() as f64 / f64::from(self.rate));
+        self.write(|recording| recording.user(now.saturating_sub(long), &samples));
     }
 
     /// A frame that the client will play at `at`.
@@ -79,7 +98,7 @@ impl Tape {
             && let Err(error) = write(recording)
         {
             tracing::error!("the recording ends: {error}");
-            self.recording = None;
+            (self.recording, self.resampler) = (None, None);
         }
     }
 }

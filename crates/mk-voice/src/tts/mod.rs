@@ -2,6 +2,9 @@
 
 pub mod qwen;
 pub mod tones;
+
+pub use qwen::QwenTts;
+pub use tones::{Tones, TonesOptions};
 mod trim;
 
 use tokio::sync::mpsc;

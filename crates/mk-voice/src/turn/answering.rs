@@ -87,7 +87,13 @@ impl Machine {
                 let (request, at) = (reply.requests, reply.text.len());
                 reply.calls.push(Called { call, request, at, started: None, result: None });
             }
-            LlmEvent::Finished { reason, .. } => self.thought_all(&mut reply, reason),
+            LlmEvent::Finished { reason, usage } => {
+                if let Some(usage) = usage {
+                    reply.usage.prompt_tokens += usage.prompt_tokens;
+                    reply.usage.completion_tokens += usage.completion_tokens;
+                }
+                self.thought_all(&mut reply, reason);
+            }
             LlmEvent::Failed(error) => {
                 reply.generation = None;
                 self.reply = Some(reply);

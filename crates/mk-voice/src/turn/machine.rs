@@ -235,6 +235,7 @@ impl Machine {
             failed: reply.failed,
             stages: reply.stamps.stages(),
             underruns: reply.underruns,
+            usage: reply.usage,
         };
         self.actions.push(Action::Tell(ServerMessage::Turn(report.clone())));
         self.actions.push(Action::Report(report));

@@ -7,7 +7,7 @@ use super::context::Part;
 use super::event::{Action, MAX_PIECES};
 use super::options::TurnOptions;
 use super::stamps::Stamps;
-use crate::llm::ToolCall;
+use crate::llm::{ToolCall, Usage};
 use crate::protocol::AudioFrame;
 use crate::text::{Piece, Speaker, cut_at_word};
 use crate::tts::Mark;
@@ -39,6 +39,7 @@ pub(super) struct Reply {
     pub stamps: Stamps,
     pub failed: bool,
     pub underruns: u32,
+    pub usage: Usage,
     /// Samples that the client played.
     pub played: u64,
     /// When the client must have played all there is.
@@ -106,6 +107,7 @@ impl Reply {
             stamps,
             failed: false,
             underruns: 0,
+            usage: Usage::default(),
             played: 0,
             play_deadline: None,
             end_told: false,

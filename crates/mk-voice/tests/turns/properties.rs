@@ -108,7 +108,8 @@ fn take(world: &mut World, step: Step) {
         Step::Pass(ms) => world.pass_ms(ms),
         Step::Event(event) => {
             // The client says what is true, and flushes only what it is told to.
-            let lie = matches!(&event, Event::Flushed { epoch, .. } if *epoch >= world.client.epoch);
+            let lie =
+                matches!(&event, Event::Flushed { epoch, .. } if *epoch >= world.client.epoch);
             let live = matches!(&event, Event::Llm { generation, .. } if Some(*generation) == world.asking);
             if !lie && !live {
                 world.event(event);

@@ -414,14 +414,17 @@ fn turns_that_end_while_an_answer_is_flushed_wait_for_it() {
     world.pass_ms(600);
     assert_eq!(world.requests.len(), 2);
     let messages = &world.requests[1].messages;
-    assert!(matches!(&messages[2], Message::Assistant { content, .. } if ANSWER.starts_with(content)));
+    assert!(
+        matches!(&messages[2], Message::Assistant { content, .. } if ANSWER.starts_with(content))
+    );
     assert_eq!(messages[3], user("Stop. Please."));
 }
 
 #[test]
 fn a_greeting_is_part_of_the_conversation() {
     let greeting = "Hello, how can I help?".to_owned();
-    let mut world = World::new(TurnOptions { greeting: greeting.clone(), ..TurnOptions::default() });
+    let mut world =
+        World::new(TurnOptions { greeting: greeting.clone(), ..TurnOptions::default() });
     world.event(Event::Start);
     world.pass_ms(5000);
     assert_eq!(world.last_assistant(), Some(greeting.as_str()));

@@ -9,6 +9,7 @@
 //!   is written; [`audio`] hears; [`record`] keeps; [`metrics`] counts.
 //!
 //! ```
+//! use std::sync::Arc;
 //! use mk_voice::llm::{OpenAi, OpenAiOptions};
 //! use mk_voice::stt::deepgram::{Deepgram, DeepgramOptions};
 //! use mk_voice::tts::{Tones, TonesOptions};
@@ -21,7 +22,8 @@
 //! let mut options = VoiceOptions::default();
 //! options.turn.greeting = "Hello, how can I help?".into();
 //! // `tts::QwenTts` in its place speaks with a checkpoint of Qwen3-TTS.
-//! let voice = Voice::builder(stt, llm, Tones::new(TonesOptions::default())).options(options).build();
+//! let tts = Tones::new(TonesOptions::default());
+//! let voice = Voice::builder(Arc::new(stt), Arc::new(llm), Arc::new(tts)).options(options).build();
 //! println!("{:?}", voice.providers());
 //! # Ok(())
 //! # }

@@ -80,11 +80,11 @@ struct Parts {
 
 impl Voice {
     /// Conversations in which `stt` listens, `llm` thinks and `tts` speaks.
-    pub fn builder(stt: impl Stt, llm: impl Llm, tts: impl Tts) -> VoiceBuilder {
+    pub fn builder(stt: Arc<dyn Stt>, llm: Arc<dyn Llm>, tts: Arc<dyn Tts>) -> VoiceBuilder {
         VoiceBuilder {
-            stt: Arc::new(stt),
-            llm: Arc::new(llm),
-            tts: Arc::new(tts),
+            stt,
+            llm,
+            tts,
             tools: Tools::new(),
             options: VoiceOptions::default(),
         }

@@ -1,5 +1,6 @@
 //! A language model, as a conversation needs it: streamed, cancelled by dropping, with tools.
 
+pub mod local;
 mod markup;
 pub mod openai;
 pub mod tools;

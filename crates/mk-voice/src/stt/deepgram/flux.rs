@@ -104,7 +104,7 @@ impl Flux {
             let gone = if words.is_empty() {
                 text
             } else {
-                let gone = words.iter().take_while(|word| word.end <= position).count();
+                let gone = words.iter().take_while(|word| word.middle() < position).count();
                 turn.heard.words = words.split_off(gone);
                 turn.heard.text = words::text(&turn.heard.words);
                 words::text(&words)
@@ -134,6 +134,13 @@ impl Flux {
             let until = again.until;
             self.cut_short(events);
             self.ended = self.ended.max(until);
+        }
+    }
+
+    /// The server has read the input up to `position`. It would have said if a turn had begun there long ago.
+    pub(super) fn read_to(&mut self, position: u64) {
+        if self.turn.is_none() {
+            self.heard = self.heard.max(position.saturating_sub(samples(LAG)));
         }
     }
 

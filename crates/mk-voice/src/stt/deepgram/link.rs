@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -188,9 +187,4 @@ pub(super) fn finalize() -> Message {
 /// There is no audio, but there will be.
 pub(super) fn keep_alive() -> Message {
     Message::text(r#"{"type":"KeepAlive"}"#)
-}
-
-/// Are you there?
-pub(super) fn ping() -> Message {
-    Message::Ping(Bytes::new())
 }

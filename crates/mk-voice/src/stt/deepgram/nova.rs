@@ -92,7 +92,7 @@ impl Nova {
         let gone = if turn.words.is_empty() {
             if self.done < position { std::mem::take(&mut turn.interim) } else { String::new() }
         } else {
-            let count = turn.words.iter().take_while(|word| word.end <= position).count();
+            let count = turn.words.iter().take_while(|word| word.middle() < position).count();
             let rest = turn.words.split_off(count);
             let gone = words::text(&std::mem::replace(&mut turn.words, rest));
             turn.interim = words::text(&turn.words);
@@ -131,6 +131,13 @@ impl Nova {
     pub(super) fn finalize_unanswered(&mut self, events: &mut Vec<SttEvent>) {
         if self.finalizing.take().is_some() {
             self.cut_short(events);
+        }
+    }
+
+    /// The server has read the input up to `position`. It would have said if a turn had begun there long ago.
+    pub(super) fn read_to(&mut self, position: u64) {
+        if self.turn.is_none() {
+            self.heard = self.heard.max(position.saturating_sub(samples(LAG)));
         }
     }
 
@@ -200,7 +207,7 @@ impl Nova {
             return (news, words);
         }
         let count = words.len();
-        words.retain(|word| word.start.midpoint(word.end) >= self.done);
+        words.retain(|word| word.middle() >= self.done);
         let text = if words.len() == count { transcript.to_owned() } else { words::text(&words) };
         (text, words)
     }

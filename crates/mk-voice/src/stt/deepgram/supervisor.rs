@@ -131,7 +131,12 @@ impl<D: Dial> Supervisor<D> {
             };
             match end {
                 End::Finished => return self.finish(None).await,
-                End::Idle => self.wait_for_audio().await?,
+                End::Idle => {
+                    self.wait_for_audio().await?;
+                    if self.ears.kept.end() == from {
+                        return self.finish(None).await;
+                    }
+                }
                 End::Trouble(trouble) if trouble.permanent => {
                     return self.finish(Some(trouble.reason)).await;
                 }
@@ -269,7 +274,7 @@ impl<D: Dial> Supervisor<D> {
                 link::finalize()
             }
             Step::KeepAlive => link::keep_alive(),
-            Step::Ping => link::ping(),
+            Step::Ping => Message::Ping(feed.clock.cursor().to_be_bytes().to_vec().into()),
             Step::Idle | Step::Finish => return,
         };
         permit.send(message);
@@ -301,8 +306,15 @@ impl<D: Dial> Supervisor<D> {
                 heard.map_err(|error| Trouble::from_message(&error, key))
             }
             Message::Close(frame) => Err(Trouble::from_close(frame.as_ref(), key)),
+            Message::Pong(payload) => {
+                // What was sent before the ping has been read, then.
+                if let Ok(position) = payload[..].try_into().map(u64::from_be_bytes) {
+                    self.turns.read_to(position.min(feed.clock.cursor()));
+                }
+                Ok(())
+            }
             // Pings are answered where they are read.
-            Message::Ping(_) | Message::Pong(_) | Message::Binary(_) | Message::Frame(_) => Ok(()),
+            Message::Ping(_) | Message::Binary(_) | Message::Frame(_) => Ok(()),
         }
     }
 
@@ -327,11 +339,11 @@ impl<D: Dial> Supervisor<D> {
     /// The connection is lost, or was not made, which is said once.
     fn lose(&mut self, reason: String, wait: Duration) {
         warn!(recogniser = self.recogniser, reason, ?wait, "not listening");
-        if let Some(position) = self.turns.finalizing() {
-            self.ears.mark(position, true);
-        }
         if self.lost.is_none() {
             self.lost = Some(Instant::now());
+            if let Some(position) = self.turns.finalizing() {
+                self.ears.mark(position, true);
+            }
             self.outbox.push(SttEvent::Lost { reason });
             self.tell(Turns::lost);
         }

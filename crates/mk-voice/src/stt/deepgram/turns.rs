@@ -46,7 +46,10 @@ impl Turns {
                 Some(NovaMessage::UtteranceEnd { last_word_end }) => {
                     nova.utterance_end(last_word_end, clock, events);
                 }
-                Some(NovaMessage::Error(error)) => return Err(error),
+                // It goes on after some, and closes after others, with a code that says more.
+                Some(NovaMessage::Error(error)) => {
+                    tracing::warn!(error = error.text(), "Nova reports an error");
+                }
                 Some(NovaMessage::Other) => tracing::trace!(message, "passed over"),
                 None => {}
             },
@@ -89,6 +92,14 @@ impl Turns {
         match self {
             Self::Flux(flux) => flux.sent(total, events),
             Self::Nova(nova) => nova.sent(total, events),
+        }
+    }
+
+    /// The server has read the input up to `position`.
+    pub(super) fn read_to(&mut self, position: u64) {
+        match self {
+            Self::Flux(flux) => flux.read_to(position),
+            Self::Nova(nova) => nova.read_to(position),
         }
     }
 

@@ -12,6 +12,13 @@ pub(super) struct Word {
     pub(super) end: u64,
 }
 
+impl Word {
+    /// Audio from here on, or up to here, has enough of the word for it to be recognised.
+    pub(super) fn middle(&self) -> u64 {
+        self.start.midpoint(self.end)
+    }
+}
+
 /// The words of a message, as they are written in its transcript; none where any of them lacks a time, since then nothing
 /// can be told by them.
 pub(super) fn timed(words: &[WordMessage], transcript: &str, clock: &Clock) -> Vec<Word> {

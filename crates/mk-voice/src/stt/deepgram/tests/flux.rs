@@ -9,7 +9,7 @@ async fn a_turn_is_heard_from_its_first_word_to_its_last() {
     assert!(server.uri.starts_with("/v2/listen?model=flux-general-en&"), "{}", server.uri);
     assert_eq!(event(&mut stream).await, SttEvent::Connected);
     let mut mic = Mic::new();
-    mic.speak(&stream, 1.0).await;
+    mic.speak(&stream.input, 1.0).await;
     assert_eq!(server.audio(12 * 1280).await, samples(0, 12 * 1280));
 
     server.turn("Update", 0, 0.25, "").await;
@@ -77,7 +77,7 @@ async fn silence_ends_a_turn_when_the_microphone_is_off() {
     let mut server = host.flux().await;
     assert_eq!(event(&mut stream).await, SttEvent::Connected);
     let mut mic = Mic::new();
-    mic.speak(&stream, 1.0).await;
+    mic.speak(&stream.input, 1.0).await;
     server.audio(12 * 1280).await;
     server.turn("StartOfTurn", 0, 0.9, "Yes").await;
     assert_eq!(event(&mut stream).await, SttEvent::TurnStarted);
@@ -103,7 +103,7 @@ async fn a_connection_without_audio_is_closed_and_made_again_for_audio() {
     let mut server = host.flux().await;
     assert_eq!(event(&mut stream).await, SttEvent::Connected);
     let mut mic = Mic::new();
-    mic.speak(&stream, 0.16).await;
+    mic.speak(&stream.input, 0.16).await;
     server.audio(2560).await;
     let idle = Instant::now();
     assert_eq!(server.got().await, Got::Text(r#"{"type":"CloseStream"}"#.into()));
@@ -112,9 +112,9 @@ async fn a_connection_without_audio_is_closed_and_made_again_for_audio() {
     assert!(host.quiet(Duration::from_secs(600)).await);
 
     mic.next = Instant::now();
-    mic.speak(&stream, 0.16).await;
+    mic.speak(&stream.input, 0.16).await;
     let mut server = host.flux().await;
-    mic.speak(&stream, 0.16).await;
+    mic.speak(&stream.input, 0.16).await;
     assert_eq!(server.audio(5120).await, samples(2560, 5120));
     server.turn("EndOfTurn", 0, 0.3, "Hello.").await;
     assert_eq!(event(&mut stream).await, SttEvent::TurnStarted);

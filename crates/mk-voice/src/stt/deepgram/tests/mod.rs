@@ -5,6 +5,7 @@ mod flux;
 mod lifecycle;
 mod loss;
 mod nova;
+mod order;
 mod pace;
 
 use std::time::Duration;
@@ -37,6 +38,8 @@ const WIRE: usize = 16 * 1024;
 /// Connects to a test.
 struct Wire {
     dialled: mpsc::Sender<DuplexStream>,
+    /// Bytes that are on their way at most.
+    holds: usize,
 }
 
 impl Dial for Wire {
@@ -47,7 +50,7 @@ impl Dial for Wire {
         request: Request,
         config: WebSocketConfig,
     ) -> Result<(WebSocketStream<DuplexStream>, HeaderMap), Error> {
-        let (ours, theirs) = tokio::io::duplex(WIRE);
+        let (ours, theirs) = tokio::io::duplex(self.holds);
         let gone = |_| Error::Io(std::io::ErrorKind::ConnectionRefused.into());
         self.dialled.send(theirs).await.map_err(gone)?;
         let upgraded =
@@ -203,7 +206,7 @@ fn options() -> DeepgramOptions {
 
 fn listen(deepgram: &Deepgram) -> (SttStream, Host) {
     let (dialled, host) = mpsc::channel(1);
-    (deepgram.listen_by(Wire { dialled }), Host { dialled: host })
+    (deepgram.listen_by(Wire { dialled, holds: WIRE }), Host { dialled: host })
 }
 
 fn flux() -> (SttStream, Host) {
@@ -231,11 +234,11 @@ impl Mic {
     }
 
     /// The next `seconds`.
-    async fn speak(&mut self, stream: &SttStream, seconds: f64) {
+    async fn speak(&mut self, input: &mpsc::Sender<SttInput>, seconds: f64) {
         for _ in 0..(seconds * 50.0).round() as u64 {
             tokio::time::sleep_until(self.next).await;
             let audio = SttInput::Audio(samples(self.position, 320));
-            stream.input.send(audio).await.expect("a recogniser");
+            input.send(audio).await.expect("a recogniser");
             self.position += 320;
             self.next += Duration::from_millis(20);
         }

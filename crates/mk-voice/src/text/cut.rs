@@ -27,7 +27,7 @@ fn without_open_markup(mut text: &str) -> &str {
             || before.ends_with(char::is_whitespace)
             || marks.ends_with(['[', '(', '<', '{'])
             || marks.starts_with(|mark| {
-                trimmed.matches(mark).count() % 2 == 1 && "*_~`".contains(mark)
+                trimmed.matches(mark).count() % 2 == 1 && "*~`".contains(mark)
             });
         if marks.is_empty() || !opens {
             return without_list_number(trimmed);

@@ -238,8 +238,8 @@ mod tests {
                 "Soup.",
                 " two eggs.",
                 " one onion.",
-                " 1. Boil.",
-                " 2. Eat!",
+                " one. Boil.",
+                " two. Eat!",
                 " so.",
                 " it goes.",
                 " End"
@@ -350,6 +350,24 @@ mod tests {
                 prop_assert_eq!(last, end);
             }
             prop_assert!(end <= text.len());
+        }
+
+        #[test]
+        fn where_it_is_cut_does_not_change_what_is_said(
+            words in prop::collection::vec(prop::sample::select(vec![
+                "word,", "and", "Yes.", "$5 million", "3:30 pm", "5 km,", "on 5 May 2024", "May 5, 2024", "10-20 kg", "1,000",
+                "3.5%", "at example.com.", "+1 555 123 4567", "**bold", "bold**", "[a link](http://b.c)", "Dr. Who", "n.5",
+                "`code`", "1990s", "2nd", "—", "(so)", "snake_case", "U.S.", "2 + 2", "-5 °C", "1/2 cup",
+            ]), 1..20),
+            first_chars in 1..60usize,
+        ) {
+            let text = words.join(" ") + " end";
+            let spoken = |first_chars| {
+                let options = ChunkOptions { first_chars, later_chars: 10_000, code: CodeBlocks::Skip };
+                let pieces = speak_in(&[&text], Language::English, options);
+                pieces.into_iter().map(|piece| piece.spoken).collect::<String>()
+            };
+            prop_assert_eq!(spoken(first_chars), spoken(10_000));
         }
 
         #[test]

@@ -1,0 +1,582 @@
+//! What the languages say for symbols.
+
+use crate::text::Language;
+
+/// Who makes words of numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Numerals {
+    /// The speech model: they stay digits.
+    Digits,
+    English,
+    French,
+}
+
+/// A unit or currency: how it is written, and its words for one and for more.
+#[derive(Debug)]
+pub(super) struct Unit {
+    pub(super) signs: &'static [&'static str],
+    pub(super) one: &'static str,
+    pub(super) more: &'static str,
+    /// In languages where that changes the number before it.
+    pub(super) feminine: bool,
+}
+
+/// A currency and its hundredth part.
+#[derive(Debug)]
+pub(super) struct Currency {
+    pub(super) unit: Unit,
+    /// Empty where there is none, or its name is not said.
+    pub(super) cent: [&'static str; 2],
+}
+
+/// Words of a language. An empty one is not known or depends on the sentence, and what it is for stays as written.
+#[derive(Debug)]
+pub(super) struct Grammar {
+    pub(super) language: Language,
+    pub(super) numerals: Numerals,
+    /// What may group the digits of a number by three, and what stands before its decimals.
+    pub(super) groups: &'static [char],
+    pub(super) decimal: char,
+    pub(super) point: &'static str,
+    pub(super) minus: &'static str,
+    /// Between the ends of a range.
+    pub(super) to: &'static str,
+    pub(super) percent: &'static str,
+    pub(super) symbols: &'static [(char, &'static str)],
+    pub(super) units: &'static [Unit],
+    pub(super) currencies: &'static [Currency],
+    /// Between the whole and the hundredths of an amount.
+    pub(super) and_cents: &'static str,
+    /// Words for many that may follow a number, and what stands between them and what is counted.
+    pub(super) magnitudes: &'static [&'static str],
+    pub(super) of: &'static str,
+    pub(super) months: [&'static str; 12],
+    pub(super) dot: &'static str,
+    pub(super) at: &'static str,
+    pub(super) slash: &'static str,
+    pub(super) dash: &'static str,
+    pub(super) underscore: &'static str,
+}
+
+/// The words of a language; none of [`Language::Auto`].
+pub(super) fn grammar(language: Language) -> Option<&'static Grammar> {
+    Some(match language {
+        Language::Auto => return None,
+        Language::English => &ENGLISH,
+        Language::German => &GERMAN,
+        Language::French => &FRENCH,
+        Language::Spanish => &SPANISH,
+        Language::Italian => &ITALIAN,
+        Language::Portuguese => &PORTUGUESE,
+        Language::Russian => &RUSSIAN,
+        Language::Chinese => &CHINESE,
+        Language::Japanese => &JAPANESE,
+        Language::Korean => &KOREAN,
+    })
+}
+
+const fn unit(signs: &'static [&'static str], one: &'static str, more: &'static str) -> Unit {
+    Unit { signs, one, more, feminine: false }
+}
+
+const fn feminine(signs: &'static [&'static str], one: &'static str, more: &'static str) -> Unit {
+    Unit { signs, one, more, feminine: true }
+}
+
+const fn currency(unit: Unit, cent: [&'static str; 2]) -> Currency {
+    Currency { unit, cent }
+}
+
+const DOLLAR: &[&str] = &["US$", "$", "USD"];
+const EURO: &[&str] = &["€", "EUR"];
+const POUND: &[&str] = &["£", "GBP"];
+const YEN: &[&str] = &["¥", "JPY"];
+const RUPEE: &[&str] = &["₹", "INR"];
+
+static ENGLISH: Grammar = Grammar {
+    language: Language::English,
+    numerals: Numerals::English,
+    groups: &[','],
+    decimal: '.',
+    point: "point",
+    minus: "minus",
+    to: "to",
+    percent: " percent",
+    symbols: &[
+        ('&', "and"),
+        ('+', "plus"),
+        ('=', "equals"),
+        ('×', "times"),
+        ('÷', "divided by"),
+        ('*', "times"),
+        ('@', "at"),
+        ('~', "about"),
+        ('≈', "about"),
+        ('#', "number"),
+        ('<', "less than"),
+        ('>', "greater than"),
+    ],
+    units: &[
+        unit(&["km/h", "kph"], "kilometer per hour", "kilometers per hour"),
+        unit(&["m/s"], "meter per second", "meters per second"),
+        unit(&["mph"], "mile per hour", "miles per hour"),
+        unit(&["km²"], "square kilometer", "square kilometers"),
+        unit(&["m²"], "square meter", "square meters"),
+        unit(&["m³"], "cubic meter", "cubic meters"),
+        unit(&["km"], "kilometer", "kilometers"),
+        unit(&["cm"], "centimeter", "centimeters"),
+        unit(&["mm"], "millimeter", "millimeters"),
+        unit(&["m"], "meter", "meters"),
+        unit(&["kg"], "kilogram", "kilograms"),
+        unit(&["mg"], "milligram", "milligrams"),
+        unit(&["g"], "gram", "grams"),
+        unit(&["lbs", "lb"], "pound", "pounds"),
+        unit(&["oz"], "ounce", "ounces"),
+        unit(&["ft"], "foot", "feet"),
+        unit(&["mi"], "mile", "miles"),
+        unit(&["ml", "mL"], "milliliter", "milliliters"),
+        unit(&["L"], "liter", "liters"),
+        unit(&["tbsp"], "tablespoon", "tablespoons"),
+        unit(&["tsp"], "teaspoon", "teaspoons"),
+        unit(&["°C"], "degree Celsius", "degrees Celsius"),
+        unit(&["°F"], "degree Fahrenheit", "degrees Fahrenheit"),
+        unit(&["°"], "degree", "degrees"),
+        unit(&["kWh"], "kilowatt hour", "kilowatt hours"),
+        unit(&["kW"], "kilowatt", "kilowatts"),
+        unit(&["W"], "watt", "watts"),
+        unit(&["TB"], "terabyte", "terabytes"),
+        unit(&["GB"], "gigabyte", "gigabytes"),
+        unit(&["MB"], "megabyte", "megabytes"),
+        unit(&["KB", "kB"], "kilobyte", "kilobytes"),
+        unit(&["GHz"], "gigahertz", "gigahertz"),
+        unit(&["MHz"], "megahertz", "megahertz"),
+        unit(&["kHz"], "kilohertz", "kilohertz"),
+        unit(&["Hz"], "hertz", "hertz"),
+        unit(&["ms"], "millisecond", "milliseconds"),
+        unit(&["hrs", "hr"], "hour", "hours"),
+        unit(&["mins", "min"], "minute", "minutes"),
+        unit(&["secs", "sec"], "second", "seconds"),
+    ],
+    currencies: &[
+        currency(unit(DOLLAR, "dollar", "dollars"), ["cent", "cents"]),
+        currency(unit(EURO, "euro", "euros"), ["cent", "cents"]),
+        currency(unit(POUND, "pound", "pounds"), ["penny", "pence"]),
+        currency(unit(YEN, "yen", "yen"), ["", ""]),
+        currency(unit(RUPEE, "rupee", "rupees"), ["paisa", "paise"]),
+    ],
+    and_cents: " and ",
+    magnitudes: &["thousand", "million", "billion", "trillion"],
+    of: "",
+    months: [
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
+        "December",
+    ],
+    dot: "dot",
+    at: "at",
+    slash: "slash",
+    dash: "dash",
+    underscore: "underscore",
+};
+
+static FRENCH: Grammar = Grammar {
+    language: Language::French,
+    numerals: Numerals::French,
+    groups: &[' ', '.', '\u{a0}', '\u{202f}'],
+    decimal: ',',
+    point: "virgule",
+    minus: "moins",
+    to: "à",
+    percent: " pour cent",
+    symbols: &[
+        ('&', "et"),
+        ('+', "plus"),
+        ('=', "égale"),
+        ('×', "fois"),
+        ('~', "environ"),
+        ('≈', "environ"),
+        ('#', "numéro"),
+    ],
+    units: &[
+        unit(&["km/h"], "kilomètre heure", "kilomètres heure"),
+        unit(&["km²"], "kilomètre carré", "kilomètres carrés"),
+        unit(&["m²"], "mètre carré", "mètres carrés"),
+        unit(&["m³"], "mètre cube", "mètres cubes"),
+        unit(&["km"], "kilomètre", "kilomètres"),
+        unit(&["cm"], "centimètre", "centimètres"),
+        unit(&["mm"], "millimètre", "millimètres"),
+        unit(&["m"], "mètre", "mètres"),
+        unit(&["kg"], "kilogramme", "kilogrammes"),
+        unit(&["mg"], "milligramme", "milligrammes"),
+        unit(&["g"], "gramme", "grammes"),
+        unit(&["ml", "mL"], "millilitre", "millilitres"),
+        unit(&["cl", "cL"], "centilitre", "centilitres"),
+        unit(&["L", "l"], "litre", "litres"),
+        unit(&["°C"], "degré Celsius", "degrés Celsius"),
+        unit(&["°"], "degré", "degrés"),
+        unit(&["kWh"], "kilowattheure", "kilowattheures"),
+        unit(&["kW"], "kilowatt", "kilowatts"),
+        unit(&["W"], "watt", "watts"),
+        unit(&["Go"], "gigaoctet", "gigaoctets"),
+        unit(&["Mo"], "mégaoctet", "mégaoctets"),
+        unit(&["GHz"], "gigahertz", "gigahertz"),
+        unit(&["MHz"], "mégahertz", "mégahertz"),
+        unit(&["kHz"], "kilohertz", "kilohertz"),
+        unit(&["Hz"], "hertz", "hertz"),
+        feminine(&["ms"], "milliseconde", "millisecondes"),
+        feminine(&["min"], "minute", "minutes"),
+    ],
+    currencies: &[
+        currency(unit(EURO, "euro", "euros"), ["", ""]),
+        currency(unit(DOLLAR, "dollar", "dollars"), ["", ""]),
+        currency(feminine(POUND, "livre", "livres"), ["", ""]),
+        currency(unit(YEN, "yen", "yens"), ["", ""]),
+    ],
+    and_cents: " ",
+    magnitudes: &["millions", "million", "milliards", "milliard"],
+    of: "de",
+    months: [
+        "janvier",
+        "février",
+        "mars",
+        "avril",
+        "mai",
+        "juin",
+        "juillet",
+        "août",
+        "septembre",
+        "octobre",
+        "novembre",
+        "décembre",
+    ],
+    dot: "point",
+    at: "arobase",
+    slash: "slash",
+    dash: "tiret",
+    underscore: "tiret bas",
+};
+
+static GERMAN: Grammar = Grammar {
+    language: Language::German,
+    numerals: Numerals::Digits,
+    groups: &['.', '\u{202f}'],
+    decimal: ',',
+    point: "",
+    minus: "minus",
+    to: "bis",
+    percent: " Prozent",
+    symbols: &[
+        ('&', "und"),
+        ('+', "plus"),
+        ('=', "gleich"),
+        ('×', "mal"),
+        ('~', "etwa"),
+        ('≈', "etwa"),
+        ('#', "Nummer"),
+    ],
+    units: &[
+        unit(&["km/h"], "Kilometer pro Stunde", "Kilometer pro Stunde"),
+        unit(&["m/s"], "Meter pro Sekunde", "Meter pro Sekunde"),
+        unit(&["km²"], "Quadratkilometer", "Quadratkilometer"),
+        unit(&["m²"], "Quadratmeter", "Quadratmeter"),
+        unit(&["m³"], "Kubikmeter", "Kubikmeter"),
+        unit(&["km"], "Kilometer", "Kilometer"),
+        unit(&["cm"], "Zentimeter", "Zentimeter"),
+        unit(&["mm"], "Millimeter", "Millimeter"),
+        unit(&["m"], "Meter", "Meter"),
+        unit(&["kg"], "Kilogramm", "Kilogramm"),
+        unit(&["mg"], "Milligramm", "Milligramm"),
+        unit(&["g"], "Gramm", "Gramm"),
+        unit(&["ml"], "Milliliter", "Milliliter"),
+        unit(&["l", "L"], "Liter", "Liter"),
+        unit(&["°C"], "Grad Celsius", "Grad Celsius"),
+        unit(&["°"], "Grad", "Grad"),
+        unit(&["kWh"], "Kilowattstunde", "Kilowattstunden"),
+        unit(&["kW"], "Kilowatt", "Kilowatt"),
+        unit(&["W"], "Watt", "Watt"),
+        unit(&["GB"], "Gigabyte", "Gigabyte"),
+        unit(&["MB"], "Megabyte", "Megabyte"),
+        unit(&["GHz"], "Gigahertz", "Gigahertz"),
+        unit(&["MHz"], "Megahertz", "Megahertz"),
+        unit(&["kHz"], "Kilohertz", "Kilohertz"),
+        unit(&["Hz"], "Hertz", "Hertz"),
+    ],
+    currencies: &[
+        currency(unit(EURO, "Euro", "Euro"), ["", ""]),
+        currency(unit(DOLLAR, "Dollar", "Dollar"), ["", ""]),
+        currency(unit(POUND, "Pfund", "Pfund"), ["", ""]),
+        currency(unit(YEN, "Yen", "Yen"), ["", ""]),
+    ],
+    and_cents: " ",
+    magnitudes: &["Millionen", "Milliarden", "Billionen"],
+    of: "",
+    months: [
+        "Januar",
+        "Februar",
+        "März",
+        "April",
+        "Mai",
+        "Juni",
+        "Juli",
+        "August",
+        "September",
+        "Oktober",
+        "November",
+        "Dezember",
+    ],
+    dot: "Punkt",
+    at: "ät",
+    slash: "Schrägstrich",
+    dash: "Bindestrich",
+    underscore: "Unterstrich",
+};
+
+static SPANISH: Grammar = Grammar {
+    language: Language::Spanish,
+    numerals: Numerals::Digits,
+    groups: &['.', '\u{202f}'],
+    decimal: ',',
+    point: "",
+    minus: "menos",
+    to: "a",
+    percent: " por ciento",
+    symbols: &[('&', "y"), ('+', "más"), ('=', "igual a"), ('×', "por"), ('#', "número")],
+    units: &[
+        unit(&["km/h"], "kilómetro por hora", "kilómetros por hora"),
+        unit(&["km"], "kilómetro", "kilómetros"),
+        unit(&["cm"], "centímetro", "centímetros"),
+        unit(&["mm"], "milímetro", "milímetros"),
+        unit(&["m"], "metro", "metros"),
+        unit(&["kg"], "kilogramo", "kilogramos"),
+        unit(&["mg"], "miligramo", "miligramos"),
+        unit(&["g"], "gramo", "gramos"),
+        unit(&["ml"], "mililitro", "mililitros"),
+        unit(&["°C"], "grado Celsius", "grados Celsius"),
+        unit(&["°"], "grado", "grados"),
+    ],
+    currencies: &[
+        currency(unit(EURO, "euro", "euros"), ["", ""]),
+        currency(unit(DOLLAR, "dólar", "dólares"), ["", ""]),
+        currency(unit(POUND, "libra", "libras"), ["", ""]),
+    ],
+    and_cents: " con ",
+    magnitudes: &["millones", "millón"],
+    of: "de",
+    months: [
+        "enero",
+        "febrero",
+        "marzo",
+        "abril",
+        "mayo",
+        "junio",
+        "julio",
+        "agosto",
+        "septiembre",
+        "octubre",
+        "noviembre",
+        "diciembre",
+    ],
+    dot: "punto",
+    at: "arroba",
+    slash: "barra",
+    dash: "guion",
+    underscore: "guion bajo",
+};
+
+static ITALIAN: Grammar = Grammar {
+    language: Language::Italian,
+    numerals: Numerals::Digits,
+    groups: &['.', '\u{202f}'],
+    decimal: ',',
+    point: "",
+    minus: "meno",
+    to: "",
+    percent: " per cento",
+    symbols: &[('&', "e"), ('+', "più"), ('=', "uguale a"), ('×', "per"), ('#', "numero")],
+    units: &[
+        unit(&["km/h"], "chilometro all'ora", "chilometri all'ora"),
+        unit(&["km"], "chilometro", "chilometri"),
+        unit(&["cm"], "centimetro", "centimetri"),
+        unit(&["mm"], "millimetro", "millimetri"),
+        unit(&["m"], "metro", "metri"),
+        unit(&["kg"], "chilogrammo", "chilogrammi"),
+        unit(&["mg"], "milligrammo", "milligrammi"),
+        unit(&["g"], "grammo", "grammi"),
+        unit(&["ml"], "millilitro", "millilitri"),
+        unit(&["°C"], "grado Celsius", "gradi Celsius"),
+        unit(&["°"], "grado", "gradi"),
+    ],
+    currencies: &[
+        currency(unit(EURO, "euro", "euro"), ["", ""]),
+        currency(unit(DOLLAR, "dollaro", "dollari"), ["", ""]),
+        currency(unit(POUND, "sterlina", "sterline"), ["", ""]),
+    ],
+    and_cents: " e ",
+    magnitudes: &["milioni", "milione", "miliardi", "miliardo"],
+    of: "di",
+    months: [
+        "gennaio",
+        "febbraio",
+        "marzo",
+        "aprile",
+        "maggio",
+        "giugno",
+        "luglio",
+        "agosto",
+        "settembre",
+        "ottobre",
+        "novembre",
+        "dicembre",
+    ],
+    dot: "punto",
+    at: "chiocciola",
+    slash: "barra",
+    dash: "trattino",
+    underscore: "trattino basso",
+};
+
+static PORTUGUESE: Grammar = Grammar {
+    language: Language::Portuguese,
+    numerals: Numerals::Digits,
+    groups: &['.', '\u{202f}'],
+    decimal: ',',
+    point: "",
+    minus: "menos",
+    to: "a",
+    percent: " por cento",
+    symbols: &[('&', "e"), ('+', "mais"), ('=', "igual a"), ('×', "vezes"), ('#', "número")],
+    units: &[
+        unit(&["km/h"], "quilômetro por hora", "quilômetros por hora"),
+        unit(&["km"], "quilômetro", "quilômetros"),
+        unit(&["cm"], "centímetro", "centímetros"),
+        unit(&["mm"], "milímetro", "milímetros"),
+        unit(&["m"], "metro", "metros"),
+        unit(&["kg"], "quilograma", "quilogramas"),
+        unit(&["mg"], "miligrama", "miligramas"),
+        unit(&["g"], "grama", "gramas"),
+        unit(&["ml"], "mililitro", "mililitros"),
+        unit(&["°C"], "grau Celsius", "graus Celsius"),
+        unit(&["°"], "grau", "graus"),
+    ],
+    currencies: &[
+        currency(unit(&["R$", "BRL"], "real", "reais"), ["", ""]),
+        currency(unit(EURO, "euro", "euros"), ["", ""]),
+        currency(unit(DOLLAR, "dólar", "dólares"), ["", ""]),
+        currency(unit(POUND, "libra", "libras"), ["", ""]),
+    ],
+    and_cents: " e ",
+    magnitudes: &["milhões", "milhão", "bilhões", "bilhão"],
+    of: "de",
+    months: [
+        "janeiro",
+        "fevereiro",
+        "março",
+        "abril",
+        "maio",
+        "junho",
+        "julho",
+        "agosto",
+        "setembro",
+        "outubro",
+        "novembro",
+        "dezembro",
+    ],
+    dot: "ponto",
+    at: "arroba",
+    slash: "barra",
+    dash: "hífen",
+    underscore: "sublinhado",
+};
+
+/// What there is to say in a language whose words for numbers and what they count change with the sentence, or which
+/// the model reads well as it is written.
+const BARE: Grammar = Grammar {
+    language: Language::Auto,
+    numerals: Numerals::Digits,
+    groups: &[','],
+    decimal: '.',
+    point: "",
+    minus: "",
+    to: "",
+    percent: "",
+    symbols: &[],
+    units: &[],
+    currencies: &[],
+    and_cents: "",
+    magnitudes: &[],
+    of: "",
+    months: [""; 12],
+    dot: "",
+    at: "",
+    slash: "",
+    dash: "",
+    underscore: "",
+};
+
+static RUSSIAN: Grammar = Grammar {
+    language: Language::Russian,
+    groups: &[' ', '\u{a0}', '\u{202f}'],
+    decimal: ',',
+    symbols: &[('+', "плюс"), ('=', "равно"), ('#', "номер")],
+    months: [
+        "января",
+        "февраля",
+        "марта",
+        "апреля",
+        "мая",
+        "июня",
+        "июля",
+        "августа",
+        "сентября",
+        "октября",
+        "ноября",
+        "декабря",
+    ],
+    dot: "точка",
+    at: "собака",
+    slash: "слэш",
+    dash: "дефис",
+    underscore: "нижнее подчёркивание",
+    ..BARE
+};
+
+static CHINESE: Grammar = Grammar {
+    language: Language::Chinese,
+    dot: "点",
+    at: "艾特",
+    slash: "斜杠",
+    dash: "横杠",
+    underscore: "下划线",
+    ..BARE
+};
+
+static JAPANESE: Grammar = Grammar {
+    language: Language::Japanese,
+    percent: "パーセント",
+    dot: "ドット",
+    at: "アットマーク",
+    slash: "スラッシュ",
+    dash: "ハイフン",
+    underscore: "アンダーバー",
+    ..BARE
+};
+
+static KOREAN: Grammar = Grammar {
+    language: Language::Korean,
+    percent: "퍼센트",
+    dot: "닷",
+    at: "골뱅이",
+    slash: "슬래시",
+    dash: "하이픈",
+    underscore: "언더바",
+    ..BARE
+};

@@ -11,13 +11,15 @@ const ABBREVIATIONS: &[&str] = &[
     "mr", "mrs", "ms", "dr", "prof", "st", "sr", "jr", "rev", "gen", "col", "sgt", "capt", "lt",
     "gov", "sen", "rep", "hon", "pres", "mt", "ft", "no", "nos", "fig", "figs", "eq", "sec", "ch",
     "vol", "ed", "eds", "pp", "p", "approx", "vs", "cf", "al", "inc", "ltd", "corp", "co", "e.g",
-    "i.e", "eg", "ie", "a.m", "p.m", "u.s", "u.k", "ph.d", "jan", "feb", "mar", "apr", "jun",
-    "jul", "aug", "sep", "sept", "oct", "nov", "dec",
+    "i.e", "eg", "ie", "a.m", "p.m", "u.s", "u.k", "ph.d", "rm", "apt", "ext", "tel", "jan", "feb",
+    "mar", "apr", "jun", "jul", "aug", "sep", "sept", "oct", "nov", "dec",
 ];
 
 /// Those that are also words which may end a sentence; they are abbreviations before a number only.
-const WORDS: &[&str] =
-    &["no", "nos", "fig", "mar", "max", "es", "art", "ed", "me", "sec", "rep", "col", "ft", "see"];
+const WORDS: &[&str] = &[
+    "no", "nos", "fig", "mar", "max", "es", "art", "ed", "me", "sec", "rep", "col", "ft", "rm",
+    "apt", "ext", "tel",
+];
 
 const GERMAN: &[&str] = &[
     "z.b", "bzw", "ca", "d.h", "u.a", "evtl", "ggf", "inkl", "exkl", "nr", "str", "hr", "fr",
@@ -134,7 +136,8 @@ fn is_abbreviation(text: &str, next: char, language: Language) -> bool {
     let start = text.rfind(char::is_whitespace).map_or(0, |at| at + 1);
     let start = text.ceil_char_boundary(start);
     let word = text[start..].trim_start_matches(|c: char| !c.is_alphanumeric());
-    if word.is_empty() {
+    // "°C" is no initial.
+    if word.is_empty() || text.ends_with("°C") || text.ends_with("°F") {
         return false;
     }
     if word.bytes().all(|c| c.is_ascii_digit()) {

@@ -371,6 +371,24 @@ mod tests {
         }
 
         #[test]
+        fn any_text_is_taken(
+            bits in prop::collection::vec(prop_oneof![
+                "\\PC{0,6}", "[0-9.,:/ %$€£°hmkg–-]{1,12}", "[a-zA-Zà-ÿ.@/#*_`~|<>&;\\[\\]()]{1,8}", "\\p{Any}",
+            ], 0..30),
+            language in prop::sample::select(Language::ALL.to_vec()),
+        ) {
+            let text = bits.concat();
+            let pieces = speak_in(&[&text], language, ChunkOptions { first_chars: 5, ..ChunkOptions::default() });
+            let letters: Vec<&str> = text.split_inclusive(|_| true).collect();
+            let options = ChunkOptions { first_chars: 5, ..ChunkOptions::default() };
+            prop_assert_eq!(&pieces, &speak_in(&letters, language, options));
+            for place in pieces.iter().flat_map(|piece| (0..=piece.spoken.len()).map(|at| piece.origin.reply_at(at))) {
+                prop_assert!(place <= text.len());
+                cut_at_word(&text, place);
+            }
+        }
+
+        #[test]
         fn every_word_is_spoken_once(
             words in prop::collection::vec("[a-z]{1,12}", 1..80),
             marks in prop::collection::vec(prop::sample::select(vec![" ", ", ", ". ", "\n\n", "\n- ", " **", "** ", " — "]), 80),

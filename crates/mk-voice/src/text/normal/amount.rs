@@ -31,7 +31,7 @@ fn positive(text: &str, grammar: &Grammar) -> Option<Reading> {
 }
 
 /// A telephone number: `+1 555-123-4567`, `(555) 123-4567`, `555-123-4567`.
-fn phone(text: &str, grammar: &Grammar) -> Option<Reading> {
+pub(super) fn phone(text: &str, grammar: &Grammar) -> Option<Reading> {
     if grammar.numerals == Numerals::Digits {
         return None;
     }
@@ -216,8 +216,12 @@ fn counted(text: &str, grammar: &Grammar) -> Option<Reading> {
     {
         return range(text, &number, rest, grammar);
     }
+    // "5'10" is a height, "5²" a square.
+    let digit_next = after.chars().nth(1).is_some_and(|c| c.is_ascii_digit());
+    let inside = after.starts_with(['\'', '’', '"', '″', '′']) && digit_next;
     if !is_over(after)
-        || after.starts_with(['/', '°', '²', '³'])
+        || inside
+        || after.starts_with(['°', '²', '³'])
         || grammar.numerals == Numerals::Digits
     {
         return None;
@@ -275,8 +279,8 @@ fn suffixed<'a>(number: &Number, after: &'a str, grammar: &Grammar) -> Option<(S
         Some((_, rest)) => (after, rest.strip_prefix(' ').unwrap_or(rest)),
         None => ("", near),
     };
-    let (currency, rest) = currency(near, grammar)
-        .filter(|(_, rest)| is_over(rest) && !rest.starts_with(['/', '-']))?;
+    let (currency, rest) =
+        currency(near, grammar).filter(|(_, rest)| is_over(rest) && !rest.starts_with('-'))?;
     let (words, _) = money(number, many, currency, grammar)?;
     Some((words, rest))
 }

@@ -92,8 +92,8 @@ fn month_first(text: &str, grammar: &Grammar) -> Option<Reading> {
     if grammar.language != Language::English {
         return None;
     }
-    let name = grammar.months.iter().find(|name| text.starts_with(**name))?;
-    let rest = text[name.len()..].strip_prefix(' ')?;
+    let (name, rest) = english_month(text, grammar)?;
+    let rest = rest.strip_prefix(' ')?;
     let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
     let day = number_of_day(&rest[..digits])?;
     let mut after = &rest[digits..];
@@ -108,7 +108,7 @@ fn month_first(text: &str, grammar: &Grammar) -> Option<Reading> {
     if !ends_number(after)
         || after.starts_with(['%', '°'])
         || inside
-        || counts && matches!(*name, "May" | "March")
+        || counts && matches!(name, "May" | "March")
     {
         return None;
     }
@@ -126,12 +126,22 @@ fn day_first(text: &str, grammar: &Grammar) -> Option<Reading> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let day = number_of_day(&text[..digits])?;
     let rest = text[digits..].strip_prefix(' ')?;
-    let name = grammar
-        .months
-        .iter()
-        .find(|name| rest.starts_with(**name) && is_over(&rest[name.len()..]))?;
-    let bytes = digits + 1 + name.len();
+    let (name, after) = english_month(rest, grammar).filter(|(_, after)| is_over(after))?;
+    let bytes = text.len() - after.len();
     Some(Reading { bytes, words: format!("the {} of {name}", ordinal(&day, grammar)?) })
+}
+
+/// The English month at the beginning of a text, "Jan." too, and what follows.
+fn english_month<'a>(text: &'a str, grammar: &Grammar) -> Option<(&'static str, &'a str)> {
+    if let Some(name) = grammar.months.iter().find(|name| text.starts_with(**name)) {
+        return Some((name, &text[name.len()..]));
+    }
+    let short =
+        ["Jan", "Feb", "Mar", "Apr", "Jun", "Jul", "Aug", "Sept", "Sep", "Oct", "Nov", "Dec"];
+    let short = short.into_iter().find(|short| text.starts_with(short))?;
+    let name = grammar.months.iter().find(|name| name.starts_with(short))?;
+    let rest = &text[short.len()..];
+    Some((name, rest.strip_prefix('.').unwrap_or(rest)))
 }
 
 /// `3:30 pm`, `15:30`, `15h30`.

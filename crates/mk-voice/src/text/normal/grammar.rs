@@ -47,6 +47,9 @@ pub(super) struct Grammar {
     pub(super) currencies: &'static [Currency],
     /// Between the whole and the hundredths of an amount.
     pub(super) and_cents: &'static str,
+    /// For `/` between an amount and one of these words.
+    pub(super) per: &'static str,
+    pub(super) per_what: &'static [&'static str],
     /// Words for many that may follow a number, and what stands between them and what is counted.
     pub(super) magnitudes: &'static [&'static str],
     pub(super) of: &'static str,
@@ -165,6 +168,11 @@ static ENGLISH: Grammar = Grammar {
         currency(unit(RUPEE, "rupee", "rupees"), ["paisa", "paise"]),
     ],
     and_cents: " and ",
+    per: "per",
+    per_what: &[
+        "month", "mo", "year", "yr", "day", "hour", "hr", "week", "night", "person", "user",
+        "minute", "second", "item", "unit", "serving", "kg", "lb",
+    ],
     magnitudes: &["thousand", "million", "billion", "trillion"],
     of: "",
     months: [
@@ -242,6 +250,8 @@ static FRENCH: Grammar = Grammar {
         currency(unit(YEN, "yen", "yens"), ["", ""]),
     ],
     and_cents: " ",
+    per: "par",
+    per_what: &["mois", "an", "jour", "heure", "semaine", "nuit", "personne"],
     magnitudes: &["millions", "million", "milliards", "milliard"],
     of: "de",
     months: [
@@ -317,6 +327,8 @@ static GERMAN: Grammar = Grammar {
         currency(unit(YEN, "Yen", "Yen"), ["", ""]),
     ],
     and_cents: " ",
+    per: "pro",
+    per_what: &["Monat", "Jahr", "Tag", "Stunde", "Woche", "Nacht", "Person"],
     magnitudes: &["Millionen", "Milliarden", "Billionen"],
     of: "",
     months: [
@@ -369,6 +381,8 @@ static SPANISH: Grammar = Grammar {
         currency(unit(POUND, "libra", "libras"), ["", ""]),
     ],
     and_cents: " con ",
+    per: "",
+    per_what: &[],
     magnitudes: &["millones", "millón"],
     of: "de",
     months: [
@@ -421,6 +435,8 @@ static ITALIAN: Grammar = Grammar {
         currency(unit(POUND, "sterlina", "sterline"), ["", ""]),
     ],
     and_cents: " e ",
+    per: "",
+    per_what: &[],
     magnitudes: &["milioni", "milione", "miliardi", "miliardo"],
     of: "di",
     months: [
@@ -474,6 +490,8 @@ static PORTUGUESE: Grammar = Grammar {
         currency(unit(POUND, "libra", "libras"), ["", ""]),
     ],
     and_cents: " e ",
+    per: "",
+    per_what: &[],
     magnitudes: &["milhões", "milhão", "bilhões", "bilhão"],
     of: "de",
     months: [
@@ -512,6 +530,8 @@ const BARE: Grammar = Grammar {
     units: &[],
     currencies: &[],
     and_cents: "",
+    per: "",
+    per_what: &[],
     magnitudes: &[],
     of: "",
     months: [""; 12],

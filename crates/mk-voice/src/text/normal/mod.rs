@@ -36,6 +36,13 @@ pub(super) fn normal(text: &Placed, language: Language) -> Placed {
             at += reading.bytes;
             continue;
         }
+        if let Some(bytes) = reference(&source[at..]) {
+            while out.text.ends_with(' ') {
+                out.pop();
+            }
+            at += bytes;
+            continue;
+        }
         let word = word(&source[at..]);
         for (i, c) in source[at..at + word].char_indices() {
             out.push(if c == '_' { ' ' } else { c }, text.place(at + i));
@@ -43,6 +50,15 @@ pub(super) fn normal(text: &Placed, language: Language) -> Placed {
         at += word;
     }
     out
+}
+
+/// Bytes of a reference to a note or source, `[1]` or `[^1]`, which is not read.
+fn reference(text: &str) -> Option<usize> {
+    let inside = text.strip_prefix('[')?;
+    let number = inside.strip_prefix('^').unwrap_or(inside);
+    let digits = number.bytes().take_while(u8::is_ascii_digit).count();
+    let closed = (1..=3).contains(&digits) && number[digits..].starts_with(']');
+    closed.then(|| text.len() - number.len() + digits + 1)
 }
 
 /// Bytes of the first word, with marks inside of it ("3.5.1", "and/or"), or of one character that is of no word. A
@@ -79,26 +95,46 @@ fn read(text: &str, at: usize, grammar: &Grammar) -> Option<Reading> {
 fn symbol(before: &str, rest: &str, grammar: &Grammar) -> Option<Reading> {
     let symbol = rest.chars().next()?;
     let after = &rest[symbol.len_utf8()..];
-    if symbol == '%' && before.ends_with(char::is_numeric) && !grammar.percent.is_empty() {
-        return Some(Reading { bytes: 1, words: grammar.percent.to_owned() });
+    let reading = |words: String| Some(Reading { bytes: symbol.len_utf8(), words });
+    let digit = |c: char| c.is_ascii_digit();
+    // Between spaces, or before a number: "a & b", "~5", "#1".
+    let free = before.is_empty() || before.ends_with(|c: char| c.is_whitespace() || c == '(');
+    match symbol {
+        '%' if before.ends_with(digit) && !grammar.percent.is_empty() => {
+            return reading(grammar.percent.to_owned());
+        }
+        '/' if is_per(before, after, grammar) => return reading(format!(" {} ", grammar.per)),
+        // "9 am–5 pm"
+        '–' if before.ends_with(char::is_alphanumeric)
+            && after.starts_with(digit)
+            && !grammar.to.is_empty() =>
+        {
+            return reading(format!(" {} ", grammar.to));
+        }
+        '−' if before.ends_with(digit) && after.starts_with(digit) && !grammar.minus.is_empty() =>
+        {
+            return reading(format!(" {} ", grammar.minus));
+        }
+        _ => {}
     }
     let &(_, words) = grammar.symbols.iter().find(|&&(known, _)| known == symbol)?;
-    // Between spaces, or before a number: "a & b", "~5", "#1".
-    let free = before.is_empty() || before.ends_with(char::is_whitespace);
-    let number = after.starts_with(|c: char| c.is_ascii_digit());
     match symbol {
-        '#' | '~' | '≈' if free && number => {
-            Some(Reading { bytes: symbol.len_utf8(), words: format!("{words} ") })
-        }
-        '#' | '~' | '≈' => None,
-        _ if free && after.starts_with(' ') => {
-            Some(Reading { bytes: symbol.len_utf8(), words: words.to_owned() })
-        }
-        '×' | '+' if before.ends_with(|c: char| c.is_ascii_digit()) && number => {
-            Some(Reading { bytes: symbol.len_utf8(), words: format!(" {words} ") })
+        '+' if amount::phone(rest, grammar).is_some() => None,
+        '#' | '~' | '≈' | '+' if free && after.starts_with(digit) => reading(format!("{words} ")),
+        '#' | '~' => None,
+        _ if free && after.starts_with(' ') => reading(words.to_owned()),
+        '×' | '+' | '*' if before.ends_with(digit) && after.starts_with(digit) => {
+            reading(format!(" {words} "))
         }
         _ => None,
     }
+}
+
+/// Whether a `/` is between an amount and what it is for: "$5/month".
+fn is_per(before: &str, after: &str, grammar: &Grammar) -> bool {
+    let sign = |c: char| c.is_ascii_digit() || "€$£%".contains(c);
+    let word = after.split(|c: char| !c.is_alphanumeric()).next().unwrap_or("");
+    before.ends_with(sign) && grammar.per_what.contains(&word)
 }
 
 /// Whether a word or number is over before `rest`.

@@ -152,7 +152,7 @@ impl Chunker {
         }
         if sentence::ends(before, c, self.language) {
             self.cut(end, End::Sentence);
-        } else if sentence::is_clause(before, c) {
+        } else if sentence::is_clause(before, c, self.language) {
             self.clause_ends(end);
         } else {
             // "$5 million", "5 km" and "May 5" are read as a whole.

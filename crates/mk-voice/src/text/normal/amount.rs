@@ -58,30 +58,19 @@ fn money_first(text: &str, grammar: &Grammar) -> Option<Reading> {
     let (currency, rest) = currency(text, grammar)?;
     let rest = rest.strip_prefix(' ').unwrap_or(rest);
     let number = parse(rest, grammar)?;
-    let mut after = &rest[number.text.len()..];
-    let mut words = None;
-    if let Some(to) = after.strip_prefix(TO).filter(|_| !grammar.to.is_empty()) {
-        let second = self::currency(to, grammar).map_or(to, |(_, rest)| rest);
-        let second = parse(second, grammar).filter(|second| second.value() > number.value())?;
-        let first = number.words(grammar, Some(currency.unit.feminine))?;
-        let to_end = self::currency(to, grammar).map_or(to, |(_, rest)| rest);
-        after = &to_end[second.text.len()..];
-        let (amount, rest) = money(&second, after, currency, grammar)?;
-        after = rest;
-        words = Some(format!("{first} {} {amount}", grammar.to));
-    }
-    let words = match words {
-        Some(words) => words,
-        None => {
-            let (amount, rest) = money(&number, after, currency, grammar)?;
-            after = rest;
-            amount
+    let after = &rest[number.text.len()..];
+    let range = after.strip_prefix(TO).filter(|_| !grammar.to.is_empty());
+    let (words, after) = match range {
+        None => money(&number, after, currency, grammar)?,
+        Some(to) => {
+            let to = self::currency(to, grammar).map_or(to, |(_, rest)| rest);
+            let second = parse(to, grammar).filter(|second| second.value() > number.value())?;
+            let first = number.words(grammar, Some(currency.unit.feminine))?;
+            let (words, after) = money(&second, &to[second.text.len()..], currency, grammar)?;
+            (format!("{first} {} {words}", grammar.to), after)
         }
     };
-    if !is_over(after) {
-        return None;
-    }
-    Some(Reading { bytes: text.len() - after.len(), words })
+    is_over(after).then(|| Reading { bytes: text.len() - after.len(), words })
 }
 
 /// The currency whose sign a text begins with.
@@ -106,10 +95,7 @@ fn money<'a>(
     if let Some((magnitude, rest)) = magnitude(after, grammar) {
         let of = match grammar.of {
             "" => " ".to_owned(),
-            "de" if grammar.language == Language::French
-                && more.starts_with(['e', 'y'])
-                && more != "yens" =>
-            {
+            "de" if grammar.language == Language::French && more.starts_with('e') => {
                 " d'".to_owned()
             }
             of => format!(" {of} "),

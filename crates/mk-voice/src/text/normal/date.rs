@@ -152,10 +152,12 @@ fn time(text: &str, grammar: &Grammar) -> Option<Reading> {
     match grammar.language {
         Language::English => english_time(text, digits, hour, grammar),
         Language::French => {
-            let rest = rest.strip_prefix([':', 'h']).or_else(|| rest.strip_prefix(" h "))?;
-            let (minute, after) = minute(rest).unwrap_or((0, rest));
-            let colon = text[digits..].starts_with(':');
-            if !ends_number(after) || after.starts_with(':') || colon && after.len() == rest.len() {
+            let colon = rest.strip_prefix(':');
+            let rest =
+                colon.or_else(|| rest.strip_prefix('h')).or_else(|| rest.strip_prefix(" h"))?;
+            let spaced = || rest.strip_prefix(' ').and_then(minute).filter(|_| colon.is_none());
+            let (minute, after) = minute(rest).or_else(spaced).unwrap_or((0, rest));
+            if !ends_number(after) || after.starts_with(':') || colon.is_some() && after == rest {
                 return None;
             }
             let hours = cardinal(&hour.to_string(), grammar, Some(true))?;
@@ -196,17 +198,14 @@ fn english_time(text: &str, digits: usize, hour: u32, grammar: &Grammar) -> Opti
     let (minute, after) = colon.unwrap_or((0, rest));
     let half = half_of_day(after);
     let after = half.map_or(after, |(_, after)| after);
-    if colon.is_none() && half.is_none()
-        || !ends_number(after)
-        || after.starts_with([':', '.']) && colon.is_none() && half.is_none()
-    {
-        return None;
-    }
-    if half.is_some() && !(1..=12).contains(&hour)
-        || after
-            .strip_prefix([':', '.'])
-            .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
-    {
+    let is_time = match half {
+        Some(_) => (1..=12).contains(&hour),
+        None => colon.is_some(),
+    };
+    let longer = after
+        .strip_prefix([':', '.'])
+        .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    if !is_time || longer || !ends_number(after) {
         return None;
     }
     let mut words = cardinal(&hour.to_string(), grammar, None)?;

@@ -37,7 +37,7 @@ struct Args {
     #[arg(long, default_value_t = 16)]
     max_sessions: usize,
     /// Say this file instead of serving a page; a question that comes with this program if no file is named
-    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = QUESTION)]
     wav: Option<PathBuf>,
     /// With --wav: the recording, both sides in stereo; its timeline goes beside it
     #[arg(long, value_name = "FILE", default_value = "conversation.wav", requires = "wav")]
@@ -104,7 +104,7 @@ async fn serve(args: &Args, voice: Voice) -> Result<()> {
 
 /// Says a file and records what becomes of it.
 async fn say(voice: &Voice, wav: &Path, out: &Path) -> Result<()> {
-    let wav = if wav.as_os_str().is_empty() { repo_root()?.join(QUESTION) } else { wav.into() };
+    let wav = if wav == Path::new(QUESTION) { repo_root()?.join(wav) } else { wav.into() };
     let speech = Speech::read(&wav)?;
     println!("says:    {}", wav.display());
     let session = voice.start_recording(out.into());

@@ -17,7 +17,13 @@ impl Machine {
 
     pub(super) fn speech_stopped(&mut self, at: Duration) {
         self.speech = false;
-        self.speech_end = Some(at.min(self.now));
+        let at = at.min(self.now);
+        self.speech_end = Some(at);
+        if let Some(reply) = &mut self.reply
+            && std::mem::take(&mut reply.stamps.end_unknown)
+        {
+            reply.stamps.speech_end = at.min(reply.stamps.speech_end);
+        }
         if let Some(hearing) = &mut self.hearing {
             hearing.last = self.now;
         }
@@ -56,7 +62,7 @@ impl Machine {
                 self.stt_lost = false;
                 self.problem("listening", &error.to_string(), true);
                 let said = self.hearing.take().map(|hearing| hearing.text).unwrap_or_default();
-                self.end_of_turn(said);
+                self.end_of_turn(said, self.speech);
             }
         }
     }
@@ -111,7 +117,7 @@ impl Machine {
 
     fn turn_ended(&mut self, text: String) {
         // The recogniser knows better than the detector, whose silence takes a while to count.
-        self.speech = false;
+        let end_unknown = std::mem::take(&mut self.speech);
         if self.answered.take().is_some_and(|answered| answered == text) {
             return;
         }
@@ -128,7 +134,7 @@ impl Machine {
         }
         self.words(text.clone());
         self.hearing = None;
-        self.end_of_turn(text);
+        self.end_of_turn(text, end_unknown);
     }
 
     pub(super) fn hearing_timed_out(&mut self) {
@@ -141,7 +147,7 @@ impl Machine {
         if !hearing.text.is_empty() {
             self.answered = Some(hearing.text.clone());
         }
-        self.end_of_turn(hearing.text);
+        self.end_of_turn(hearing.text, self.speech);
     }
 
     pub(super) fn typed(&mut self, text: &str) {
@@ -155,19 +161,20 @@ impl Machine {
         self.take_turn(text.into(), stamps);
     }
 
-    /// The user has said all of `text`.
-    fn end_of_turn(&mut self, text: String) {
+    /// The user has said all of `text`; whether the local detector still heard him.
+    fn end_of_turn(&mut self, text: String, end_unknown: bool) {
         if text.trim().is_empty() {
             self.drop_speculation();
             return;
         }
         let now = self.now;
-        let spoken = self.speech_end.filter(|_| !self.speech).unwrap_or(now);
+        let spoken = self.speech_end.filter(|_| !end_unknown).unwrap_or(now);
         if let Some(mut reply) = self.reply.take_if(|reply| reply.speculative) {
             if reply.user == text {
                 self.turn += 1;
                 self.context.user(&text);
                 reply.stamps.speech_end = spoken;
+                reply.stamps.end_unknown = end_unknown;
                 reply.stamps.transcript = Some(now);
                 self.actions.push(Action::Tell(ServerMessage::User {
                     turn: self.turn,
@@ -183,7 +190,8 @@ impl Machine {
             }
             self.drop_reply(reply);
         }
-        let stamps = Stamps { speech_end: spoken, transcript: Some(now), ..Stamps::default() };
+        let transcript = Some(now);
+        let stamps = Stamps { speech_end: spoken, end_unknown, transcript, ..Stamps::default() };
         self.take_turn(text, stamps);
     }
 

@@ -44,6 +44,8 @@ pub(super) struct Reply {
     pub played: u64,
     /// When the client must have played all there is.
     pub play_deadline: Option<Duration>,
+    /// Whether the voice ended before it had spoken all of a text.
+    cut_short: bool,
     /// Whether the client was told that there is no more.
     pub end_told: bool,
     speaker: Speaker,
@@ -110,6 +112,7 @@ impl Reply {
             usage: Usage::default(),
             played: 0,
             play_deadline: None,
+            cut_short: false,
             end_told: false,
             speaker: Speaker::new(options.language, options.chunks.clone()),
             speaker_base: 0,
@@ -237,11 +240,20 @@ impl Reply {
         let Some(current) = self.current(utterance) else { return };
         current.ended = true;
         current.text_complete = true;
+        let spoken: usize = current.pieces.iter().map(|placed| placed.piece.spoken.len()).sum();
+        let silent = current.pieces.last().map_or(0, |placed| {
+            let spoken = &placed.piece.spoken;
+            spoken.len() - spoken.trim_end_matches(|c: char| !c.is_alphanumeric()).len()
+        });
         if !marks.is_empty() {
             current.marks = marks;
         }
-        let (sample, byte) = (current.samples, current.bytes);
-        current.marks.push(Mark { sample, byte });
+        // A model may end before it has spoken all: then its marks say how far it came.
+        if current.marks.last().is_some_and(|mark| mark.byte < spoken - silent) {
+            self.cut_short = true;
+        } else {
+            current.marks.push(Mark { sample: current.samples, byte: current.bytes });
+        }
     }
 
     /// Nothing more can be spoken: what is made is all.
@@ -300,7 +312,7 @@ impl Reply {
 
     /// Bytes of the text that have been heard when the client has played so many samples.
     pub fn heard(&self, played: u64) -> usize {
-        if self.is_complete() && played >= self.samples && !self.failed {
+        if self.is_complete() && played >= self.samples && !self.failed && !self.cut_short {
             return self.text.len();
         }
         let begun = self.utterances.iter().take_while(|u| u.first_sample < played);

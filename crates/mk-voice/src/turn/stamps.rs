@@ -9,6 +9,8 @@ use crate::protocol::Stages;
 pub(super) struct Stamps {
     /// The user's speech ended; everything else counts from here.
     pub speech_end: Duration,
+    /// The local detector had not heard the end when the recogniser had: it will say when it was.
+    pub end_unknown: bool,
     pub transcript: Option<Duration>,
     pub first_token: Option<Duration>,
     pub first_clause: Option<Duration>,

@@ -85,6 +85,19 @@ fn a_turn() {
 }
 
 #[test]
+fn the_end_of_speech_may_become_known_after_the_turn() {
+    let mut world = world();
+    world.event(Event::SpeechStarted);
+    world.pass_ms(1000);
+    world.user("What is the time?");
+    world.pass_ms(100);
+    world.event(Event::SpeechStopped { at: Duration::from_millis(800) });
+    world.answer("It is noon.");
+    world.pass_ms(10_000);
+    assert_eq!(world.reports[0].stages.transcript, Some(200.0));
+}
+
+#[test]
 fn words_interrupt_and_what_was_heard_is_remembered() {
     let mut world = speaking();
     world.event(Event::SpeechStarted);

@@ -21,6 +21,7 @@ mod nova;
 mod options;
 mod outbox;
 mod pace;
+mod patience;
 mod supervisor;
 #[cfg(test)]
 mod tests;

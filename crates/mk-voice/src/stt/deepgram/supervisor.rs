@@ -193,17 +193,20 @@ impl<D: Dial> Supervisor<D> {
             let in_turn = self.turns.in_turn();
             let (due, step) = feed.next(now, &self.ears, in_turn);
             let (overdue_at, overdue) = feed.deadline(now, in_turn);
-            let outgoing = link.outgoing.clone().filter(|_| due <= now);
-            if outgoing.is_some() && matches!(step, Step::Idle | Step::Finish) {
-                if step == Step::Idle {
+            match step {
+                Step::Idle if due <= now => {
                     debug!(request_id, "closed while there is no audio");
                     self.meanwhile(link.close(CLOSING)).await?;
                     return Ok(End::Idle);
                 }
-                link.outgoing = None;
-                feed.finish_within(now, FINISHING);
-                continue;
+                Step::Finish if link.outgoing.is_some() => {
+                    link.outgoing = None;
+                    feed.finish_within(now, FINISHING);
+                    continue;
+                }
+                _ => {}
             }
+            let outgoing = link.outgoing.clone().filter(|_| due <= now);
             let trouble = select! {
                 delivered = self.outbox.deliver() => match delivered {
                     Ok(()) => continue,

@@ -192,7 +192,8 @@ async fn what_is_lost_again_while_it_is_heard_again_is_still_known() {
     }
     lost(&mut stream).await;
     mic.speak(&stream.input, 0.2).await;
-    drop(stream.input);
+    // The caller has no more to say.
+    stream.input = mpsc::channel(1).0;
     let ended = event(&mut stream).await;
     assert!(matches!(&ended, SttEvent::TurnEnded { text, .. } if text == "What is"), "{ended:?}");
     let _ = host;

@@ -84,7 +84,9 @@ impl<'a> Recogniser<'a> {
             said.push(self.info("Update", now, words, &text));
         }
         self.text = text.clone();
-        let silence = words.last().map_or(0, |word| now - word.end);
+        // Until the next word begins, which may not be recognised yet.
+        let until = rest.get(count).map_or(now, |word| word.start.min(now));
+        let silence = words.last().map_or(0, |word| until - word.end);
         if silence >= OVER {
             said.push(self.info("EndOfTurn", now, words, &text));
             self.turn += 1;

@@ -132,8 +132,8 @@ impl<D: Dial> Supervisor<D> {
             match end {
                 End::Finished => return self.finish(None).await,
                 End::Idle => {
-                    self.wait_for_audio().await?;
-                    if self.ears.kept.end() == from {
+                    self.wait_for_audio(from).await?;
+                    if self.ears.kept.end() <= from {
                         return self.finish(None).await;
                     }
                 }
@@ -370,10 +370,9 @@ impl<D: Dial> Supervisor<D> {
         }
     }
 
-    /// Until there is audio that was not sent, or no more will come.
-    async fn wait_for_audio(&mut self) -> Result<(), Gone> {
-        let before = self.ears.kept.end();
-        while self.ears.open && self.ears.kept.end() == before {
+    /// Until there is audio that was not sent, `sent` samples having been, or no more will come.
+    async fn wait_for_audio(&mut self, sent: u64) -> Result<(), Gone> {
+        while self.ears.open && self.ears.kept.end() <= sent {
             select! {
                 delivered = self.outbox.deliver() => delivered?,
                 input = self.input.recv() => self.ears.take(input, self.target.kind),

@@ -158,17 +158,19 @@ impl Order {
 }
 
 /// Has `script` heard over connections of so many frames each, with so much audio kept; gives the turns, and the words
-/// that were known when a connection was lost.
+/// that were shown when a connection was lost. Not those that a connection heard in part: whether it recognises them is
+/// its own affair.
 fn hear(script: &[Spoken], connections: &[u64], kept: u64) -> (Vec<String>, Vec<String>) {
     let (mut flux, mut order, mut events) = (Flux::default(), Order::default(), Vec::new());
     let mut ring = Kept::new(kept as usize);
-    let mut known = Vec::new();
+    let (mut known, mut cuts) = (Vec::new(), Vec::new());
     let until = script.last().expect("words").end + 6 * 16_000;
     let mut lengths = connections.iter();
     loop {
         let from = flux.replay_from();
         let position = from.max(ring.start());
         flux.connected(position);
+        cuts.push(position);
         let mut clock = Clock::new(position);
         let mut recogniser = Recogniser::new(script, position);
         let mut left = lengths.next().copied().unwrap_or(u64::MAX);
@@ -185,6 +187,12 @@ fn hear(script: &[Spoken], connections: &[u64], kept: u64) -> (Vec<String>, Vec<
             order.take(&mut events);
             if clock.cursor() > until {
                 assert!(!order.open, "a turn without end");
+                let cut =
+                    |word: &&Spoken| cuts.iter().any(|cut| (word.start..word.end).contains(cut));
+                script
+                    .iter()
+                    .filter(cut)
+                    .for_each(|word| known.retain(|known| *known != word.text));
                 return (order.turns, known);
             }
         }

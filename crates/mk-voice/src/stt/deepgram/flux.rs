@@ -12,6 +12,7 @@ use tracing::warn;
 
 use super::clock::{Clock, duration, samples};
 use super::messages::{TurnEvent, TurnInfo};
+use super::patience::Patience;
 use super::words::{self, Word, joined};
 use crate::stt::SttEvent;
 
@@ -20,9 +21,6 @@ const MARGIN: Duration = Duration::from_millis(500);
 
 /// Audio within which Flux says that a turn began: what is behind it has been heard for sure.
 const LAG: Duration = Duration::from_secs(1);
-
-/// Audio after which a turn that the next connection does not find is over.
-const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What is known of the conversation, over all connections. Positions are those of the input, in samples.
 #[derive(Debug, Default)]
@@ -65,10 +63,7 @@ struct Heard {
 /// A turn that is heard again.
 #[derive(Debug)]
 struct Again {
-    /// Where the lost connection was.
-    until: u64,
-    /// When so many samples were sent on this connection, the turn should have been found.
-    patience: u64,
+    patience: Patience,
     /// What this connection has heard of it, once it has found it.
     heard: Option<Heard>,
 }
@@ -112,9 +107,9 @@ impl Flux {
             turn.before = joined(&turn.before, &gone);
             turn.start = position;
         }
-        let until = turn.again.take().map_or(0, |again| again.until).max(heard).max(position);
-        let patience = until - position + samples(PATIENCE);
-        turn.again = Some(Again { until, patience, heard: None });
+        let last = turn.again.take().map(|again| again.patience);
+        let patience = Patience::new(last, heard, position);
+        turn.again = Some(Again { patience, heard: None });
     }
 
     /// The number of a message.
@@ -129,9 +124,10 @@ impl Flux {
 
     /// So many samples have been sent on this connection.
     pub(super) fn sent(&mut self, total: u64, events: &mut Vec<SttEvent>) {
-        let Some(again) = self.turn.as_ref().and_then(|turn| turn.again.as_ref()) else { return };
-        if again.heard.is_none() && total >= again.patience {
-            let until = again.until;
+        let Some(again) = self.turn.as_mut().and_then(|turn| turn.again.as_mut()) else { return };
+        again.patience.sent(total);
+        if again.heard.is_none() && again.patience.is_over() {
+            let until = again.patience.until();
             self.cut_short(events);
             self.ended = self.ended.max(until);
         }
@@ -181,7 +177,7 @@ impl Flux {
         let heard = Heard { text: text.to_owned(), words };
         let ends = info.event == TurnEvent::EndOfTurn;
         match &mut turn.again {
-            Some(again) if now < again.until && !ends => again.heard = Some(heard),
+            Some(again) if now < again.patience.until() && !ends => again.heard = Some(heard),
             _ => {
                 turn.again = None;
                 turn.heard = heard;

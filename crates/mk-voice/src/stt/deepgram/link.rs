@@ -86,18 +86,20 @@ pub(super) struct Link<Io> {
 }
 
 impl<Io: AsyncRead + AsyncWrite + Unpin> Link<Io> {
-    /// Says that nothing more comes, and closes. Takes `limit` at most, and does not wait for an answer.
+    /// Says that nothing more comes, and closes. Takes `limit` at most.
     pub(super) async fn close(self, limit: Duration) {
-        let Self { incoming, outgoing, writer, .. } = self;
+        let Self { mut incoming, outgoing, writer, .. } = self;
         drop(outgoing);
         let close = async {
-            if let Ok(Ok(mut sink)) = writer.await {
-                // The connection ends here whether or not that can still be said.
-                let _ = sink.close().await;
+            if let Ok(Ok(mut sink)) = writer.await
+                && sink.close().await.is_ok()
+            {
+                // Until the server has read all of that: what it sends to a socket that is gone could make it lose it.
+                while let Some(Ok(_)) = incoming.next().await {}
             }
         };
+        // Where it takes longer, the socket is dropped as it is.
         let _ = timeout(limit, close).await;
-        drop(incoming);
     }
 }
 

@@ -1,15 +1,24 @@
 //! Deepgram, over its websockets: Flux, which finds turns itself, and Nova, which finds words.
 //!
-//! A conversation has one connection at a time, which is held by a task of its own ([`supervisor`]). What is heard is
-//! kept for a while; when a connection is lost, the next one hears it again, no faster than Deepgram allows, from where
-//! the turn that is open began (Flux) or from the last final word (Nova). [`flux`] and [`nova`] say what becomes of a
-//! turn that was open. A turn that is still open after five seconds without a connection ends with what is known of it.
+//! A conversation has one connection at a time, and one task that holds it, which ends with the conversation.
 //!
-//! Deepgram takes audio for money, and closes what is silent for ten seconds. While the input pauses (the microphone is
-//! off), silence is sent as long as a turn is open, since without audio no turn ends. Between turns nothing is sent:
-//! Nova's connection is kept with `KeepAlive`; Flux knows no such thing, so its connection is closed after five seconds
-//! and made again when there is audio, which is kept meanwhile. That is heard late by the time a connection takes, and
-//! catches up within seconds.
+//! **When a connection is lost** (said once, however often it is tried to make another), audio goes on being taken, and
+//! is kept for a while. The next connection hears it, no faster than Deepgram allows. Where there is no turn, it begins
+//! where the lost one stopped to listen. A turn that is open stays open. Flux hears it again from its beginning, and what
+//! it makes of it replaces what was known; Nova hears it again from the last final word. So nothing is said twice; and
+//! words whose audio is not kept any more stay, so that nothing is lost. A partial text is not passed on before all is
+//! heard again that had been heard. The turn ends with the text it had where the next connection finds none, or where
+//! there is no connection for five seconds.
+//!
+//! What cannot become better (a wrong key, audio that is none, a message that is not understood) ends the conversation;
+//! all else is tried again after a while, longer each time, up to eight seconds or what the server asks for. Where the
+//! first connection does not come about, `Lost` comes before `Connected`, and `Restored` after it.
+//!
+//! **Pauses.** Deepgram takes audio for money, and closes what is silent for ten seconds. While the input pauses (the
+//! microphone is off), silence is sent as long as a turn is open, since without audio no turn ends. Between turns nothing
+//! is sent: Nova's connection is kept with `KeepAlive`; Flux knows no such thing, so its connection is closed after five
+//! seconds and made again when there is audio. That audio is kept, heard late by the time a connection takes, and caught
+//! up with within seconds; none of it is lost, and nothing is said of it.
 
 mod clock;
 mod feed;
@@ -21,6 +30,7 @@ mod nova;
 mod options;
 mod outbox;
 mod pace;
+mod patience;
 mod supervisor;
 #[cfg(test)]
 mod tests;

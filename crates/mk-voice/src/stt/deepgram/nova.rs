@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::clock::{Clock, duration, samples};
 use super::messages::Results;
+use super::patience::Patience;
 use super::words::{self, Word, joined};
 use crate::stt::SttEvent;
 
@@ -21,9 +22,6 @@ const MARGIN: Duration = Duration::from_millis(500);
 
 /// Audio within which words appear: what is behind it has been heard for sure.
 const LAG: Duration = Duration::from_secs(1);
-
-/// Audio after which a turn that the next connection does not find is over.
-const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What is known of the conversation, over all connections. Positions are those of the input, in samples.
 #[derive(Debug, Default)]
@@ -57,11 +55,8 @@ struct Turn {
 /// A turn that is heard again.
 #[derive(Debug)]
 struct Again {
-    /// Where the lost connection was.
-    until: u64,
-    /// When so many samples were sent on this connection, words should have been found.
-    patience: u64,
-    /// Whether they were.
+    patience: Patience,
+    /// Whether this connection has found words of it.
     found: bool,
     /// The text as it was.
     known: String,
@@ -100,19 +95,19 @@ impl Nova {
         };
         turn.finals = joined(&turn.finals, &gone);
         self.done = self.done.max(position);
-        let (until, known) = match turn.again.take() {
-            Some(again) => (again.until.max(heard), again.known),
-            None => (heard, turn.text()),
+        let (last, known) = match turn.again.take() {
+            Some(again) => (Some(again.patience), again.known),
+            None => (None, turn.text()),
         };
-        let until = until.max(position);
-        let patience = until - position + samples(PATIENCE);
-        turn.again = Some(Again { until, patience, found: false, known });
+        let patience = Patience::new(last, heard, position);
+        turn.again = Some(Again { patience, found: false, known });
     }
 
     /// So many samples have been sent on this connection.
     pub(super) fn sent(&mut self, total: u64, events: &mut Vec<SttEvent>) {
-        let again = self.turn.as_ref().and_then(|turn| turn.again.as_ref());
-        if again.is_some_and(|again| !again.found && total >= again.patience) {
+        let Some(again) = self.turn.as_mut().and_then(|turn| turn.again.as_mut()) else { return };
+        again.patience.sent(total);
+        if !again.found && again.patience.is_over() {
             self.cut_short(events);
         }
     }
@@ -147,7 +142,7 @@ impl Nova {
         if let Some(again) = turn.again.take() {
             turn.finals = again.known;
             turn.interim.clear();
-            self.done = self.done.max(again.until);
+            self.done = self.done.max(again.patience.until());
         }
         self.end(turn, events);
     }
@@ -258,7 +253,7 @@ impl Turn {
 
     /// Passes on the text, if it is another.
     fn show(&mut self, heard: u64, events: &mut Vec<SttEvent>) {
-        if self.again.as_ref().is_some_and(|again| heard < again.until) {
+        if self.again.as_ref().is_some_and(|again| heard < again.patience.until()) {
             return;
         }
         if self.again.as_ref().is_some_and(|again| again.found) {

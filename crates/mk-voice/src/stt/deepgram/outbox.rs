@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::stt::SttEvent;
 
@@ -27,12 +27,17 @@ impl Outbox {
     }
 
     pub(super) fn push(&mut self, event: SttEvent) {
-        if matches!(
-            (self.waiting.back(), &event),
-            (Some(SttEvent::Partial { .. }), SttEvent::Partial { .. })
-        ) {
-            self.waiting.pop_back();
-        }
+        let event = match self.waiting.back() {
+            None => match self.caller.try_send(event) {
+                Ok(()) => return,
+                Err(TrySendError::Full(event) | TrySendError::Closed(event)) => event,
+            },
+            Some(SttEvent::Partial { .. }) if matches!(event, SttEvent::Partial { .. }) => {
+                self.waiting.pop_back();
+                event
+            }
+            Some(_) => event,
+        };
         self.waiting.push_back(event);
     }
 

@@ -132,8 +132,8 @@ impl<D: Dial> Supervisor<D> {
             match end {
                 End::Finished => return self.finish(None).await,
                 End::Idle => {
-                    self.wait_for_audio().await?;
-                    if self.ears.kept.end() == from {
+                    self.wait_for_audio(from).await?;
+                    if self.ears.kept.end() <= from {
                         return self.finish(None).await;
                     }
                 }
@@ -193,17 +193,20 @@ impl<D: Dial> Supervisor<D> {
             let in_turn = self.turns.in_turn();
             let (due, step) = feed.next(now, &self.ears, in_turn);
             let (overdue_at, overdue) = feed.deadline(now, in_turn);
-            let outgoing = link.outgoing.clone().filter(|_| due <= now);
-            if outgoing.is_some() && matches!(step, Step::Idle | Step::Finish) {
-                if step == Step::Idle {
+            match step {
+                Step::Idle if due <= now => {
                     debug!(request_id, "closed while there is no audio");
                     self.meanwhile(link.close(CLOSING)).await?;
                     return Ok(End::Idle);
                 }
-                link.outgoing = None;
-                feed.finish_within(now, FINISHING);
-                continue;
+                Step::Finish if link.outgoing.is_some() => {
+                    link.outgoing = None;
+                    feed.finish_within(now, FINISHING);
+                    continue;
+                }
+                _ => {}
             }
+            let outgoing = link.outgoing.clone().filter(|_| due <= now);
             let trouble = select! {
                 delivered = self.outbox.deliver() => match delivered {
                     Ok(()) => continue,
@@ -367,10 +370,9 @@ impl<D: Dial> Supervisor<D> {
         }
     }
 
-    /// Until there is audio that was not sent, or no more will come.
-    async fn wait_for_audio(&mut self) -> Result<(), Gone> {
-        let before = self.ears.kept.end();
-        while self.ears.open && self.ears.kept.end() == before {
+    /// Until there is audio that was not sent, `sent` samples having been, or no more will come.
+    async fn wait_for_audio(&mut self, sent: u64) -> Result<(), Gone> {
+        while self.ears.open && self.ears.kept.end() <= sent {
             select! {
                 delivered = self.outbox.deliver() => delivered?,
                 input = self.input.recv() => self.ears.take(input, self.target.kind),

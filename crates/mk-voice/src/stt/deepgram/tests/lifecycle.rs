@@ -108,7 +108,8 @@ async fn closes_and_errors_are_told_apart() {
     assert_eq!(event(&mut stream).await, SttEvent::Connected);
     assert_eq!(lost(&mut stream).await, "INTERNAL_SERVER_ERROR: oh (request r-1)");
     // The close that follows is not another loss.
-    server.close(1011, "NET-0000").await;
+    let close = CloseFrame { code: 1011.into(), reason: "NET-0000".into() };
+    let _ = server.socket.close(Some(close)).await;
     let mut server = host.flux().await;
     assert!(matches!(event(&mut stream).await, SttEvent::Restored { .. }));
     server.turn("StartOfTurn", 0, 0.0, "").await;
@@ -139,7 +140,7 @@ async fn a_server_that_does_not_say_connected_is_left() {
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_takes_nothing_is_left_and_what_it_did_not_take_is_not_lost() {
-    let (mut stream, mut host) = flux();
+    let (mut stream, mut host) = listen_by_wire(&Deepgram::flux(options()).unwrap(), 16 * 1024);
     // Nobody reads what comes, so the wire is soon full.
     let deaf = host.flux().await;
     assert_eq!(event(&mut stream).await, SttEvent::Connected);
@@ -214,11 +215,9 @@ async fn a_slow_caller_stops_neither_the_audio_nor_the_last_word() {
 
 #[tokio::test(start_paused = true)]
 async fn messages_may_come_in_pieces_of_any_size() {
-    for wire in [1, 2, 7, 64] {
-        let (dialled, dials) = mpsc::channel(1);
-        let deepgram = Deepgram::flux(options()).unwrap();
-        let mut stream = deepgram.listen_by(Wire { dialled, holds: wire });
-        let mut server = Host { dialled: dials }.flux().await;
+    for holds in [100, 300, WIRE] {
+        let (mut stream, mut host) = listen_by_wire(&Deepgram::flux(options()).unwrap(), holds);
+        let mut server = host.flux().await;
         assert_eq!(event(&mut stream).await, SttEvent::Connected);
         let message = turn("EndOfTurn", 0, 0.0, "Grüß Gott, 東京!").to_string();
         let (first, rest) = message.as_bytes().split_at(message.find('ü').unwrap() + 1);
@@ -291,7 +290,7 @@ Content-Length: 0
     drop(stream);
     assert!(all_over().await < Duration::from_millis(1500));
     // With a server that takes nothing.
-    let (stream, mut host) = flux();
+    let (stream, mut host) = listen_by_wire(&Deepgram::flux(options()).unwrap(), 16 * 1024);
     let deaf = host.flux().await;
     let mut mic = Mic::new();
     mic.speak(&stream.input, 3.0).await;

@@ -31,7 +31,8 @@ async fn a_turn_is_heard_again_from_its_beginning_and_replaced() {
     let mut server = host.flux().await;
     let restored = event(&mut stream).await;
     let SttEvent::Restored { replayed, lost } = restored else { panic!("{restored:?}") };
-    assert!(replayed >= Duration::from_millis(1100) && lost.is_zero(), "{replayed:?} {lost:?}");
+    // 0.9 s of the turn, and what came while there was no connection.
+    assert!(replayed >= Duration::from_millis(900) && lost.is_zero(), "{replayed:?} {lost:?}");
     mic.speak(&stream.input, 2.0).await;
     let heard = server.audio(40_000).await;
     assert_eq!(heard, samples(FROM, heard.len() as u64));
@@ -192,7 +193,8 @@ async fn what_is_lost_again_while_it_is_heard_again_is_still_known() {
     }
     lost(&mut stream).await;
     mic.speak(&stream.input, 0.2).await;
-    drop(stream.input);
+    // The caller has no more to say.
+    stream.input = mpsc::channel(1).0;
     let ended = event(&mut stream).await;
     assert!(matches!(&ended, SttEvent::TurnEnded { text, .. } if text == "What is"), "{ended:?}");
     let _ = host;

@@ -32,8 +32,8 @@ const FOR_EVER: Duration = Duration::from_secs(3600);
 
 const KEY: &str = "dg-the-key";
 
-/// Bytes that a wire holds which nobody reads.
-const WIRE: usize = 16 * 1024;
+/// Bytes that a wire holds which nobody reads: half a minute of audio.
+const WIRE: usize = 1 << 20;
 
 /// Connects to a test.
 struct Wire {
@@ -97,7 +97,7 @@ impl Host {
 
     /// Whether nobody connects for `time`.
     async fn quiet(&mut self, time: Duration) -> bool {
-        timeout(time, self.dialled.recv()).await.is_err()
+        !matches!(timeout(time, self.dialled.recv()).await, Ok(Some(_)))
     }
 }
 
@@ -205,8 +205,13 @@ fn options() -> DeepgramOptions {
 }
 
 fn listen(deepgram: &Deepgram) -> (SttStream, Host) {
+    listen_by_wire(deepgram, WIRE)
+}
+
+/// Over a wire that holds so many bytes.
+fn listen_by_wire(deepgram: &Deepgram, holds: usize) -> (SttStream, Host) {
     let (dialled, host) = mpsc::channel(1);
-    (deepgram.listen_by(Wire { dialled, holds: WIRE }), Host { dialled: host })
+    (deepgram.listen_by(Wire { dialled, holds }), Host { dialled: host })
 }
 
 fn flux() -> (SttStream, Host) {

@@ -3,10 +3,12 @@
 
 use proptest::prelude::*;
 
+use super::super::Kind;
 use super::super::clock::Clock;
 use super::super::flux::Flux;
 use super::super::kept::Kept;
 use super::super::messages::TurnInfo;
+use super::super::turns::Turns;
 use super::*;
 
 /// Samples of a frame, 80 ms.
@@ -84,7 +86,9 @@ impl<'a> Recogniser<'a> {
             said.push(self.info("Update", now, words, &text));
         }
         self.text = text.clone();
-        let silence = words.last().map_or(0, |word| now - word.end);
+        // Until the next word begins, which may not be recognised yet.
+        let until = rest.get(count).map_or(now, |word| word.start.min(now));
+        let silence = words.last().map_or(0, |word| until - word.end);
         if silence >= OVER {
             said.push(self.info("EndOfTurn", now, words, &text));
             self.turn += 1;
@@ -156,17 +160,19 @@ impl Order {
 }
 
 /// Has `script` heard over connections of so many frames each, with so much audio kept; gives the turns, and the words
-/// that were known when a connection was lost.
+/// that were shown when a connection was lost. Not those that a connection heard in part: whether it recognises them is
+/// its own affair.
 fn hear(script: &[Spoken], connections: &[u64], kept: u64) -> (Vec<String>, Vec<String>) {
     let (mut flux, mut order, mut events) = (Flux::default(), Order::default(), Vec::new());
     let mut ring = Kept::new(kept as usize);
-    let mut known = Vec::new();
+    let (mut known, mut cuts) = (Vec::new(), Vec::new());
     let until = script.last().expect("words").end + 6 * 16_000;
     let mut lengths = connections.iter();
     loop {
         let from = flux.replay_from();
         let position = from.max(ring.start());
         flux.connected(position);
+        cuts.push(position);
         let mut clock = Clock::new(position);
         let mut recogniser = Recogniser::new(script, position);
         let mut left = lengths.next().copied().unwrap_or(u64::MAX);
@@ -183,6 +189,12 @@ fn hear(script: &[Spoken], connections: &[u64], kept: u64) -> (Vec<String>, Vec<
             order.take(&mut events);
             if clock.cursor() > until {
                 assert!(!order.open, "a turn without end");
+                let cut =
+                    |word: &&Spoken| cuts.iter().any(|cut| (word.start..word.end).contains(cut));
+                script
+                    .iter()
+                    .filter(cut)
+                    .for_each(|word| known.retain(|known| *known != word.text));
                 return (order.turns, known);
             }
         }
@@ -198,8 +210,117 @@ fn words(turns: &[String]) -> Vec<&str> {
     turns.iter().flat_map(|turn| turn.split_whitespace()).collect()
 }
 
+/// Something that happens to a conversation, in any order and with any content.
+#[derive(Debug, Clone)]
+enum Happening {
+    Message(Value),
+    Sent(u64),
+    Silence,
+    Lost { from_ahead: u64 },
+    ReadTo(u64),
+    FinalizeSent,
+    FinalizeUnanswered,
+    CutShort,
+}
+
+/// Some words, some of them more than once, so that a message often says what the one before it said.
+fn text() -> impl Strategy<Value = String> {
+    prop::sample::select(vec!["", " ", "a", "a b", "a b.", "a b c", "b c", "x", "Ü, 東京!"])
+        .prop_map(str::to_owned)
+}
+
+fn message() -> impl Strategy<Value = Value> {
+    let events = ["Update", "StartOfTurn", "EagerEndOfTurn", "TurnResumed", "EndOfTurn", "Other"];
+    let time = prop_oneof![4 => 0.0..8.0, 1 => Just(-1.0), 1 => Just(1e300)];
+    let flux =
+        (prop::sample::select(events.to_vec()), text(), time.clone(), 0..4u64, any::<bool>())
+            .prop_map(|(event, text, end, index, timed)| {
+                let mut message = turn(event, index, end, &text);
+                if !timed {
+                    message["words"] = json!([]);
+                }
+                message
+            });
+    let flags = any::<(bool, bool, bool, bool)>();
+    let nova = (text(), time.clone(), 0.0..2.0, flags).prop_map(
+        |(text, start, duration, (is_final, speech_final, from_finalize, timed))| {
+            let words = text
+                .split_whitespace()
+                .filter(|_| timed)
+                .map(|word| json!({"word": word, "start": start, "end": start + duration}));
+            let words = words.collect::<Vec<_>>();
+            json!({
+                "type": "Results", "start": start, "duration": duration, "is_final": is_final,
+                "speech_final": speech_final, "from_finalize": from_finalize,
+                "channel": {"alternatives": [{"transcript": text, "words": words}]}
+            })
+        },
+    );
+    let end = time.prop_map(|end| json!({"type": "UtteranceEnd", "last_word_end": end}));
+    prop_oneof![8 => flux, 8 => nova, 1 => end]
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        12 => message().prop_map(Happening::Message),
+        4 => (1..40_000u64).prop_map(Happening::Sent),
+        1 => Just(Happening::Silence),
+        2 => (0..40_000u64).prop_map(|from_ahead| Happening::Lost { from_ahead }),
+        1 => (0..100_000u64).prop_map(Happening::ReadTo),
+        1 => Just(Happening::FinalizeSent),
+        1 => Just(Happening::FinalizeUnanswered),
+        1 => Just(Happening::CutShort),
+    ]
+}
+
+/// Has all of it happen, and the turn end that may then be open.
+fn endure(kind: Kind, happenings: Vec<Happening>) {
+    let (mut turns, mut order, mut events) = (Turns::new(kind), Order::default(), Vec::new());
+    let mut clock = Clock::new(0);
+    turns.connected(0);
+    for happening in happenings {
+        match happening {
+            // Those of the other kind are not known, and passed over.
+            Happening::Message(message) => {
+                turns.hear(&message.to_string(), &clock, &mut events).expect("no error");
+            }
+            Happening::Sent(count) => {
+                clock.sent(count);
+                turns.sent(clock.total(), &mut events);
+            }
+            Happening::Silence => {
+                clock.filled(FRAME);
+                turns.sent(clock.total(), &mut events);
+            }
+            Happening::Lost { from_ahead } => {
+                turns.lost(&mut events);
+                let from = turns.replay_from() + from_ahead / 20_000 * from_ahead;
+                turns.connected(from);
+                clock = Clock::new(from);
+            }
+            Happening::ReadTo(position) => turns.read_to(position.min(clock.cursor())),
+            Happening::FinalizeSent => turns.finalize_sent(clock.cursor()),
+            Happening::FinalizeUnanswered => turns.finalize_unanswered(&mut events),
+            Happening::CutShort => turns.cut_short(&mut events),
+        }
+        order.take(&mut events);
+        assert_eq!(order.open, turns.in_turn());
+    }
+    turns.cut_short(&mut events);
+    order.take(&mut events);
+    assert!(!order.open && !turns.in_turn());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn whatever_is_said_events_keep_their_order(
+        happenings in prop::collection::vec(happening(), 0..60),
+    ) {
+        endure(Kind::Flux, happenings.clone());
+        endure(Kind::Nova, happenings);
+    }
 
     #[test]
     fn no_word_is_lost_and_none_is_said_twice(

@@ -229,6 +229,8 @@ fn a_long_text_is_spoken_in_segments_of_one_voice_and_one_stream() {
     assert_eq!(all.len() as u64, speech.frames() * tts.samples_per_frame() as u64);
     assert_eq!(chunks.last().unwrap().fed, text.len());
     assert_eq!(speech.spoken_text().at(all.len() as u64), text.len());
+    let marks = speech.spoken_text().marks(tts.samples_per_frame() as u64);
+    assert_eq!((marks[0], marks[marks.len() - 1]), ((0, 0), (all.len() as u64, text.len())));
 }
 
 #[test]

@@ -1,4 +1,6 @@
 //! A language model, as a conversation needs it: streamed, cancelled by dropping, with tools.
+//!
+//! [`openai`] asks a service, [`local`] is our own decoder; [`tools`] are what either may call.
 
 pub mod local;
 mod markup;

@@ -1,4 +1,6 @@
 //! Text to speech, as a conversation needs it: from text that is being written to samples and to what is spoken when.
+//!
+//! [`qwen`] is Qwen3-TTS, [`tones`] a voice without a model.
 
 pub mod qwen;
 pub mod tones;

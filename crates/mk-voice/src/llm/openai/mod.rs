@@ -13,12 +13,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
+use reqwest::Client;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
-use reqwest::{Client, Url};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
+use url::{Host, Url};
 
 use self::attempt::Answering;
 use self::retry::Failure;
@@ -186,7 +187,7 @@ impl Inner {
             url
         };
         let headers = headers(&options)?;
-        let client = || client(&headers, base.scheme() == "https");
+        let client = || client(&headers, &base);
         Ok(Self {
             name,
             client: client()?,
@@ -313,7 +314,7 @@ fn headers(options: &OpenAiOptions) -> Result<HeaderMap, String> {
     Ok(headers)
 }
 
-fn client(headers: &HeaderMap, secure: bool) -> Result<Client, String> {
+fn client(headers: &HeaderMap, base: &Url) -> Result<Client, String> {
     let mut builder = Client::builder()
         .default_headers(headers.clone())
         .user_agent(concat!("mk-voice/", env!("CARGO_PKG_VERSION")))
@@ -323,11 +324,23 @@ fn client(headers: &HeaderMap, secure: bool) -> Result<Client, String> {
         .http2_keep_alive_while_idle(true)
         // The key goes to nobody else, and a POST must not become a GET.
         .redirect(Policy::none());
-    if !secure {
+    if base.scheme() == "http" {
         // A server without TLS must be reachable from a machine without certificates.
         builder = builder.tls_certs_only([]);
     }
+    if is_this_machine(base) {
+        builder = builder.no_proxy();
+    }
     builder.build().map_err(|error| format!("no HTTP client: {error}"))
+}
+
+fn is_this_machine(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
 }
 
 #[cfg(test)]

@@ -334,14 +334,14 @@ async fn a_service_that_is_not_there() {
 async fn a_service_that_falls_silent() {
     let silent = |script: Vec<Act>| async move {
         let server = serve(vec![script]).await;
-        let idle_timeout = Duration::from_millis(200);
+        let idle_timeout = Duration::from_secs(1);
         let options = OpenAiOptions { idle_timeout, retries: 0, ..options(&server) };
         let error = failure(&all(options).await);
         server.gone.clone().wait_for(|gone| *gone == 1).await.expect("a server");
         error.reason
     };
-    assert_eq!(silent(vec![Hold]).await, "nothing came for 200ms");
-    let expected = "nothing came for 200ms (request req_7)";
+    assert_eq!(silent(vec![Hold]).await, "nothing came for 1s");
+    let expected = "nothing came for 1s (request req_7)";
     assert_eq!(silent(vec![head(), Hold]).await, expected);
     assert_eq!(silent(vec![head(), say("So"), Hold]).await, expected);
 }
@@ -395,9 +395,9 @@ async fn the_first_request_may_still_win() {
 #[tokio::test]
 async fn two_requests_that_fail_are_one_failure() {
     let fails =
-        vec![Pause(Duration::from_millis(400)), Send("HTTP/1.1 400 No\r\n\r\nFirst".into())];
+        vec![Pause(Duration::from_millis(1_000)), Send("HTTP/1.1 400 No\r\n\r\nFirst".into())];
     let server = serve(vec![fails, refuse("500 Oops", "", "Second")]).await;
-    let first_token_timeout = Duration::from_millis(100);
+    let first_token_timeout = Duration::from_millis(300);
     let events = all(OpenAiOptions { first_token_timeout, ..options(&server) }).await;
     assert_eq!(failure(&events).reason, "HTTP 400: First");
     assert_eq!((events.len(), count(&server)), (2, 2));
@@ -437,9 +437,12 @@ async fn who_does_not_read_is_waited_for() {
     script.extend((0..2_000).map(|i| say(&format!("{i} "))));
     script.push(end());
     let server = serve(vec![script]).await;
-    let idle_timeout = Duration::from_millis(500);
+    let idle_timeout = Duration::from_secs(1);
     let stream = begin(OpenAiOptions { idle_timeout, ..options(&server) });
-    sleep(Duration::from_millis(700)).await;
+    while stream.events.len() < WAITING_EVENTS {
+        sleep(Duration::from_millis(5)).await;
+    }
+    sleep(2 * idle_timeout).await;
     assert_eq!(stream.events.len(), WAITING_EVENTS);
     let events = rest(stream).await;
     assert_eq!((events.len(), events.last()), (2_001, Some(&finished())));
@@ -458,6 +461,22 @@ async fn a_connection_in_advance() {
     .await
     .expect("a request");
     assert!(server.requests.lock().expect("no panic")[0].starts_with("HEAD /v1/models HTTP/1.1"));
+}
+
+#[tokio::test]
+async fn http2_is_asked_for_where_there_is_tls() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let base_url = format!("https://{}/v1", listener.local_addr().expect("an address"));
+    let _stream = begin(OpenAiOptions { base_url, ..OpenAiOptions::default() });
+    let (mut stream, _) = listener.accept().await.expect("a connection");
+    // The first message of TLS names the protocols, each with its length, and is not encrypted.
+    let mut hello = Vec::new();
+    let read = async {
+        while !hello.windows(12).any(|bytes| bytes == b"\x02h2\x08http/1.1") {
+            assert_ne!(stream.read_buf(&mut hello).await.expect("bytes"), 0);
+        }
+    };
+    timeout(Duration::from_secs(20), read).await.expect("in time");
 }
 
 #[test]

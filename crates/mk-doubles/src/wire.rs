@@ -39,6 +39,8 @@ struct State {
     /// At how many of them it falls silent.
     half_open_at: Option<u64>,
     dropped: bool,
+    /// Whether there is a session on it or a request that is being answered.
+    busy: bool,
     fragments: Option<Fragments>,
     bytes_per_second: Option<u32>,
     /// Since when nothing has been read or written, and how long that may last.
@@ -87,7 +89,8 @@ impl Link {
             FaultKind::Fragment { sizes, pause_ms } => {
                 let sizes = sizes.iter().copied().filter(|size| *size > 0).collect::<Vec<_>>();
                 let pause = Duration::from_millis(*pause_ms);
-                state.fragments = (!sizes.is_empty()).then_some(Fragments { sizes, pause, next: 0 });
+                state.fragments =
+                    (!sizes.is_empty()).then_some(Fragments { sizes, pause, next: 0 });
             }
             FaultKind::SlowRead { bytes_per_second } => {
                 state.bytes_per_second = Some((*bytes_per_second).max(1));
@@ -98,6 +101,15 @@ impl Link {
             }
         }
         state.wake();
+    }
+
+    /// Notes whether there is something on it for faults to hit.
+    pub(crate) fn set_busy(&self, busy: bool) {
+        self.lock().busy = busy;
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        self.lock().busy
     }
 
     /// Ends the faults of a request, when another comes on the same connection.

@@ -56,7 +56,8 @@ async fn all_of_nova(handle: &mut WebsocketHandle) -> Vec<StreamResponse> {
 
 #[tokio::test]
 async fn flux_turns_reach_the_sdk() {
-    let doubles = doubles(ListenScript::turns([("What is it?", 0.5, 1.1), ("Yes.", 2.0, 2.2)])).await;
+    let doubles =
+        doubles(ListenScript::turns([("What is it?", 0.5, 1.1), ("Yes.", 2.0, 2.2)])).await;
     let options =
         Options::builder().model(Model::FluxGeneralEn).eager_eot_threshold(0.4).eot_threshold(0.8);
     let mut handle = flux(&doubles, options.build()).await;
@@ -169,7 +170,12 @@ async fn nova_results_reach_the_sdk() {
     for response in &all {
         seen.push(match response {
             StreamResponse::TranscriptResponse {
-                is_final, speech_final, from_finalize, channel, channel_index, ..
+                is_final,
+                speech_final,
+                from_finalize,
+                channel,
+                channel_index,
+                ..
             } => {
                 assert_eq!(channel_index, &[0, 1]);
                 let text = channel.alternatives[0].transcript.as_str();

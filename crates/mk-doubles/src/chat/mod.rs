@@ -91,10 +91,12 @@ pub(crate) async fn completions(
         Ok((answer, false)) => {
             tokio::time::sleep(app.options.scaled(answer.whole_delay())).await;
             stream::close_when_idle(&link);
+            link.set_busy(false);
             entry.update(|record| record.finished = true);
             Json(answer.whole()).into_response()
         }
         Err(error) => {
+            link.set_busy(false);
             entry.update(|record| {
                 record.status = error.status.as_u16();
                 record.finished = true;
@@ -111,9 +113,7 @@ pub(crate) async fn models(State(app): State<App>, headers: HeaderMap) -> Respon
     let request_id = format!("req_{}", app.ids.hex(32));
     let mut response = match authorize(&app, &headers) {
         Ok(()) => {
-            let model = |id: &String| {
-                json!({"id": id, "object": "model", "created": MODELS_CREATED, "owned_by": "system"})
-            };
+            let model = |id: &String| json!({"id": id, "object": "model", "created": MODELS_CREATED, "owned_by": "system"});
             let models: Vec<Value> = app.options.models.iter().map(model).collect();
             Json(json!({"object": "list", "data": models})).into_response()
         }

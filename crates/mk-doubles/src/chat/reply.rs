@@ -200,7 +200,8 @@ fn pieces(text: &str, size: DeltaSize) -> Vec<&str> {
         }
         DeltaSize::Words(count) => {
             let begins = |&(at, c): &(usize, char)| {
-                c.is_whitespace() && text[..at].chars().next_back().is_some_and(|c| !c.is_whitespace())
+                c.is_whitespace()
+                    && text[..at].chars().next_back().is_some_and(|c| !c.is_whitespace())
             };
             let spaces = text.char_indices().filter(begins).map(|(at, _)| at);
             cuts.extend(spaces.skip(count.saturating_sub(1)).step_by(count.max(1)));

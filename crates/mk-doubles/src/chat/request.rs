@@ -143,9 +143,9 @@ fn check_tool_messages(messages: &[Value]) -> Result<(), ApiError> {
 fn text_of(content: &Value) -> Option<String> {
     match content {
         Value::String(text) => Some(text.clone()),
-        Value::Array(parts) => {
-            Some(parts.iter().filter_map(|part| part["text"].as_str()).collect::<Vec<_>>().join(" "))
-        }
+        Value::Array(parts) => Some(
+            parts.iter().filter_map(|part| part["text"].as_str()).collect::<Vec<_>>().join(" "),
+        ),
         _ => None,
     }
 }

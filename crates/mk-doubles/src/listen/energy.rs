@@ -204,7 +204,8 @@ mod tests {
         let mut hearing = EnergyHearing::new(script(&["a", " ", "b"]), Some(50));
         let parts = [(true, 20), (false, 20)].repeat(3);
         let heard = play(&mut hearing, &parts);
-        let ends: Vec<&str> = heard.iter().filter(|h| h.1 == MomentKind::End).map(|h| &*h.2).collect();
+        let ends: Vec<&str> =
+            heard.iter().filter(|h| h.1 == MomentKind::End).map(|h| &*h.2).collect();
         assert_eq!(ends, ["a", "b", "a"]);
     }
 }

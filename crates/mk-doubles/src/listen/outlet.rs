@@ -97,7 +97,9 @@ impl Outlet {
             let until = for_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
             self.stalled.get_or_insert(Stalled { until, held: Vec::new() });
         }
-        match self.take_due(|kind| matches!(kind, FaultKind::Close { .. } | FaultKind::Error { .. })) {
+        match self
+            .take_due(|kind| matches!(kind, FaultKind::Close { .. } | FaultKind::Error { .. }))
+        {
             Some(FaultKind::Close { code, reason, .. }) => Err(Stop::Close(code, reason)),
             Some(FaultKind::Error { code, .. }) => Err(Stop::Error(code)),
             _ => Ok(()),

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket};
-use futures_util::stream::SplitStream;
 use futures_util::StreamExt;
+use futures_util::stream::SplitStream;
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
@@ -63,7 +63,9 @@ impl Session {
     pub(crate) async fn run(mut self, socket: WebSocket) {
         let (sink, mut stream) = socket.split();
         let mut outlet = Outlet::new(sink, self.link.clone(), self.app.shutdown.clone());
-        let end = match self.serve(&mut outlet, &mut stream).await {
+        let stop = self.serve(&mut outlet, &mut stream).await;
+        self.link.set_busy(false);
+        let end = match stop {
             Stop::End(end) => end,
             Stop::Close(code, reason) => {
                 let closed = self.close(&mut outlet, &mut stream, Some((code, &reason))).await;

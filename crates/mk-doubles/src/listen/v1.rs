@@ -54,8 +54,7 @@ impl Nova {
         }
         if now - self.segment_start >= SEGMENT_SECONDS - 1e-9 {
             messages.push(self.results(now, Finality::Segment));
-        } else if self.settings.interim_results
-            && now - self.last_interim >= INTERIM_SECONDS - 1e-9
+        } else if self.settings.interim_results && now - self.last_interim >= INTERIM_SECONDS - 1e-9
         {
             messages.push(self.results(now, Finality::Interim));
         }
@@ -66,7 +65,8 @@ impl Nova {
             self.utterance = None;
             let channel = [0, self.settings.channels];
             let end = rounded(end);
-            messages.push(json!({"type": "UtteranceEnd", "channel": channel, "last_word_end": end}));
+            messages
+                .push(json!({"type": "UtteranceEnd", "channel": channel, "last_word_end": end}));
         }
         messages
     }
@@ -100,8 +100,6 @@ impl Nova {
             "created": created,
             "duration": rounded(now),
             "channels": self.settings.channels,
-            "models": [self.model_uuid],
-            "model_info": {self.model_uuid.as_str(): self.model_info()},
         }));
         messages
     }
@@ -117,7 +115,8 @@ impl Nova {
         if heard.kind == MomentKind::Start && self.settings.vad_events {
             let channel = [0, self.settings.channels];
             let timestamp = rounded(start);
-            messages.push(json!({"type": "SpeechStarted", "channel": channel, "timestamp": timestamp}));
+            messages
+                .push(json!({"type": "SpeechStarted", "channel": channel, "timestamp": timestamp}));
         }
         if heard.kind == MomentKind::End && !self.words.is_empty() {
             let finality = match self.settings.endpointing {

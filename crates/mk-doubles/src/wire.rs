@@ -63,6 +63,13 @@ impl State {
         self.half_open_at.is_some_and(|at| self.written >= at)
     }
 
+    /// Bytes went through.
+    fn used(&mut self) {
+        if let Some((since, _)) = &mut self.idle {
+            *since = Instant::now();
+        }
+    }
+
     fn wake(&mut self) {
         for waker in [self.reader.take(), self.writer.take()].into_iter().flatten() {
             waker.wake();
@@ -266,7 +273,7 @@ impl AsyncRead for Wire {
             let before = buffer.filled().len();
             let result = std::task::ready!(Pin::new(&mut this.stream).poll_read(context, buffer));
             if buffer.filled().len() > before {
-                this.link.lock().idle = None;
+                this.link.lock().used();
             }
             return Poll::Ready(result);
         };
@@ -318,7 +325,7 @@ impl AsyncWrite for Wire {
         let count =
             std::task::ready!(Pin::new(&mut this.stream).poll_write(context, &bytes[..most]))?;
         state.written += count as u64;
-        state.idle = None;
+        state.used();
         state.dropped |= state.drop_at.is_some_and(|at| state.written >= at);
         if state.dropped || state.is_half_open() {
             state.wake();

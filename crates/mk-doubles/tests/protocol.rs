@@ -138,7 +138,7 @@ async fn finalize_ends_what_is_said_by_energy() {
     let options = DoublesOptions { listen: ListenScript::energy(["one two three"]), ..quick() };
     let doubles = start(DoublesOptions { time_scale: 1.0, ..options }).await;
     let mut socket = connect(&doubles, V1).await.unwrap();
-    let loud = [4000i16, -4000].repeat(4800).into_iter().flat_map(i16::to_le_bytes);
+    let loud = [4000i16, -4000].repeat(3200).into_iter().flat_map(i16::to_le_bytes);
     socket.send(Message::binary(loud.collect::<Vec<u8>>())).await.unwrap();
     send_text(&mut socket, r#"{"type":"Finalize"}"#).await;
     // Still loud: what is known is final, and the rest follows.

@@ -4,6 +4,7 @@ mod bench;
 #[cfg(feature = "codegen")]
 mod codegen;
 mod doctor;
+mod doubles;
 mod fuzz;
 mod goldens;
 mod parity;
@@ -21,6 +22,7 @@ enum Task {
     #[cfg(feature = "codegen")]
     Codegen(codegen::Args),
     Doctor(doctor::Args),
+    Doubles(doubles::Args),
     Fuzz(fuzz::Args),
     Goldens(goldens::Args),
     Parity(parity::Args),
@@ -36,6 +38,7 @@ fn main() -> anyhow::Result<()> {
         #[cfg(feature = "codegen")]
         Task::Codegen(args) => codegen::run(&args, &mk_examples::repo_root()?),
         Task::Doctor(args) => doctor::run(&args),
+        Task::Doubles(args) => doubles::run(&args, &mk_examples::repo_root()?),
         Task::Fuzz(args) => fuzz::run(&args, &mk_examples::repo_root()?),
         Task::Goldens(args) => goldens::run(&args),
         Task::Parity(args) => parity::run(&args),

@@ -44,6 +44,13 @@ pub const ONNX: Environment = Environment {
     alone: Some("onnxruntime==1.32.0"),
 };
 
+/// The SDKs of Deepgram and OpenAI, which `doubles` runs.
+pub const SDK: Environment = Environment {
+    folder: ".venv-sdk",
+    requirements: Some("crates/mk-doubles/sdk/requirements.txt"),
+    alone: None,
+};
+
 /// A copy of the requirements that were installed last, inside the environment.
 const INSTALLED: &str = "requirements.installed";
 
@@ -83,7 +90,7 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
 }
 
 /// Creates the environment, or brings it up to its requirements; does nothing where they have not changed.
-fn install(root: &Path, what: &Environment) -> Result<()> {
+pub fn install(root: &Path, what: &Environment) -> Result<()> {
     let Environment { folder, requirements: file_name, alone } = what;
     let mut requirements = String::new();
     if let Some(file_name) = file_name {

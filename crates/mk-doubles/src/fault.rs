@@ -211,8 +211,9 @@ impl FaultControl {
     pub fn strike(&self, on: Service, kind: &FaultKind) -> usize {
         let mut shared = self.lock();
         shared.live.retain(|live| live.link.strong_count() > 0);
-        let hit = shared.live.iter().filter(|live| live.on == on).filter_map(|l| l.link.upgrade());
-        hit.map(|link| link.arm(kind)).count()
+        let links =
+            shared.live.iter().filter(|live| live.on == on).filter_map(|l| l.link.upgrade());
+        links.filter(|link| link.is_busy()).map(|link| link.arm(kind)).count()
     }
 
     /// Takes what hits the next connection or request of this service.
@@ -231,8 +232,9 @@ impl FaultControl {
         kinds
     }
 
-    /// Makes a connection known to [`Self::strike`], for as long as it lives.
+    /// Makes a connection known to [`Self::strike`], for as long as it lives and is busy.
     pub(crate) fn watch(&self, on: Service, link: &Arc<Link>) {
+        link.set_busy(true);
         let mut shared = self.lock();
         let same =
             |live: &Live| live.on == on && std::ptr::eq(live.link.as_ptr(), &raw const **link);

@@ -39,6 +39,8 @@ struct State {
     /// At how many of them it falls silent.
     half_open_at: Option<u64>,
     dropped: bool,
+    /// Whether there is a session on it or a request that is being answered.
+    busy: bool,
     fragments: Option<Fragments>,
     bytes_per_second: Option<u32>,
     /// Since when nothing has been read or written, and how long that may last.
@@ -59,6 +61,13 @@ struct Fragments {
 impl State {
     fn is_half_open(&self) -> bool {
         self.half_open_at.is_some_and(|at| self.written >= at)
+    }
+
+    /// Bytes went through.
+    fn used(&mut self) {
+        if let Some((since, _)) = &mut self.idle {
+            *since = Instant::now();
+        }
     }
 
     fn wake(&mut self) {
@@ -99,6 +108,15 @@ impl Link {
             }
         }
         state.wake();
+    }
+
+    /// Notes whether there is something on it for faults to hit.
+    pub(crate) fn set_busy(&self, busy: bool) {
+        self.lock().busy = busy;
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        self.lock().busy
     }
 
     /// Ends the faults of a request, when another comes on the same connection.
@@ -255,7 +273,7 @@ impl AsyncRead for Wire {
             let before = buffer.filled().len();
             let result = std::task::ready!(Pin::new(&mut this.stream).poll_read(context, buffer));
             if buffer.filled().len() > before {
-                this.link.lock().idle = None;
+                this.link.lock().used();
             }
             return Poll::Ready(result);
         };
@@ -307,7 +325,7 @@ impl AsyncWrite for Wire {
         let count =
             std::task::ready!(Pin::new(&mut this.stream).poll_write(context, &bytes[..most]))?;
         state.written += count as u64;
-        state.idle = None;
+        state.used();
         state.dropped |= state.drop_at.is_some_and(|at| state.written >= at);
         if state.dropped || state.is_half_open() {
             state.wake();

@@ -91,10 +91,12 @@ pub(crate) async fn completions(
         Ok((answer, false)) => {
             tokio::time::sleep(app.options.scaled(answer.whole_delay())).await;
             stream::close_when_idle(&link);
+            link.set_busy(false);
             entry.update(|record| record.finished = true);
             Json(answer.whole()).into_response()
         }
         Err(error) => {
+            link.set_busy(false);
             entry.update(|record| {
                 record.status = error.status.as_u16();
                 record.finished = true;

@@ -112,6 +112,7 @@ impl Events {
 
     fn end(&mut self) {
         self.state = State::Ended;
+        self.link.set_busy(false);
         self.entry.update(|record| record.finished = true);
         let idle = self.faults.iter().find_map(|(_, kind)| match kind {
             FaultKind::IdleClose { after_ms } => Some(Duration::from_millis(*after_ms)),
@@ -126,6 +127,7 @@ impl Events {
 impl Drop for Events {
     fn drop(&mut self) {
         if self.state != State::Ended {
+            self.link.set_busy(false);
             self.entry.update(|record| record.hung_up = true);
         }
     }

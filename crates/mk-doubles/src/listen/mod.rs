@@ -5,6 +5,8 @@ mod energy;
 mod outlet;
 mod query;
 mod session;
+#[cfg(test)]
+mod tests;
 mod timeline;
 mod v1;
 mod v2;

@@ -63,7 +63,9 @@ impl Session {
     pub(crate) async fn run(mut self, socket: WebSocket) {
         let (sink, mut stream) = socket.split();
         let mut outlet = Outlet::new(sink, self.link.clone(), self.app.shutdown.clone());
-        let end = match self.serve(&mut outlet, &mut stream).await {
+        let stop = self.serve(&mut outlet, &mut stream).await;
+        self.link.set_busy(false);
+        let end = match stop {
             Stop::End(end) => end,
             Stop::Close(code, reason) => {
                 let closed = self.close(&mut outlet, &mut stream, Some((code, &reason))).await;

@@ -100,8 +100,6 @@ impl Nova {
             "created": created,
             "duration": rounded(now),
             "channels": self.settings.channels,
-            "models": [self.model_uuid],
-            "model_info": {self.model_uuid.as_str(): self.model_info()},
         }));
         messages
     }

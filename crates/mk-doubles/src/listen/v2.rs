@@ -200,11 +200,15 @@ impl Flux {
 
     fn configure(&mut self, message: &Value) -> Value {
         let mut settings = self.settings.clone();
-        let is_valid = settings.configure(message).is_ok();
+        let applied = settings.configure(message);
         let sequence = self.next_sequence();
-        if !is_valid {
+        if let Err(reason) = applied {
             return json!({
-                "type": "ConfigureFailure", "request_id": self.request_id, "sequence_id": sequence,
+                "type": "ConfigureFailure",
+                "request_id": self.request_id,
+                "sequence_id": sequence,
+                "code": "CONFIGURE_INVALID",
+                "description": reason,
             });
         }
         self.settings = settings;

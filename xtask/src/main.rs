@@ -12,6 +12,7 @@ mod picture;
 mod setup;
 mod synth;
 mod test;
+mod voice;
 
 use clap::Parser;
 
@@ -30,6 +31,7 @@ enum Task {
     Setup(setup::Args),
     Synth(synth::Args),
     Test(test::Args),
+    Voice(voice::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -46,5 +48,6 @@ fn main() -> anyhow::Result<()> {
         Task::Setup(args) => setup::run(&args, &mk_examples::repo_root()?),
         Task::Synth(args) => synth::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Voice(args) => voice::run(&args),
     }
 }

@@ -119,7 +119,7 @@ fn words_interrupt_and_what_was_heard_is_remembered() {
 fn an_interruption_stops_the_request_and_the_voice() {
     let mut world = world();
     world.user("Tell me a story.");
-    world.llm(LlmEvent::Text("Once upon a time there was a kernel. ".into()));
+    world.llm(LlmEvent::Text("Once upon a time, there was a kernel. It ".into()));
     world.pass_ms(600);
     world.stt(partial("stop it"));
     assert_eq!(world.asking, None);

@@ -1,0 +1,48 @@
+//! Conversations with doubles: real sockets, scripted answers, and a voice that costs nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use mk_doubles::Doubles;
+use mk_examples::repo_root;
+use mk_voice::client::file::{self, FileOptions, Speech};
+use mk_voice::llm::{OpenAi, OpenAiOptions};
+use mk_voice::protocol::TurnReport;
+use mk_voice::stt::deepgram::{Deepgram, DeepgramOptions};
+use mk_voice::tts::{Tones, TonesOptions};
+use mk_voice::{Secret, Voice, VoiceOptions};
+
+/// What the user says.
+const QUESTION: &str = "examples/audio/question.wav";
+
+/// A voice loop whose services are `doubles`.
+pub fn voice(doubles: &Doubles) -> Result<Voice> {
+    let key = Secret::new("double");
+    let stt = DeepgramOptions { url: doubles.deepgram_url(), key, ..DeepgramOptions::default() };
+    let llm = OpenAiOptions { base_url: doubles.openai_url(), ..OpenAiOptions::default() };
+    let tones = TonesOptions { character: Duration::from_millis(20), ..TonesOptions::default() };
+    let parts = (Deepgram::flux(stt)?, OpenAi::new(llm)?, Tones::new(tones));
+    let builder = Voice::builder(Arc::new(parts.0), Arc::new(parts.1), Arc::new(parts.2));
+    Ok(builder.options(VoiceOptions::default()).build())
+}
+
+/// The question, asked so many times with `pause` after each, beginning after `delay`.
+pub fn questions(count: usize, pause: Duration, delay: Duration) -> Result<Speech> {
+    let path = repo_root()?.join(QUESTION);
+    let one = Speech::read(&path).context("the question that comes with the examples")?;
+    let rate = f64::from(one.sample_rate);
+    let silence = |time: Duration| vec![0; (time.as_secs_f64() * rate) as usize];
+    let mut samples = silence(delay);
+    for _ in 0..count {
+        samples.extend(&one.samples);
+        samples.extend(silence(pause));
+    }
+    Ok(Speech { sample_rate: one.sample_rate, samples })
+}
+
+/// Has a conversation.
+pub async fn converse(voice: &Voice, speech: &Speech) -> Result<Vec<TurnReport>> {
+    let options = FileOptions { quiet: Duration::from_secs(1), most: Duration::from_secs(30) };
+    Ok(file::converse(voice.start(), speech, &options, |_| ()).await?)
+}

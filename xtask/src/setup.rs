@@ -44,6 +44,13 @@ pub const ONNX: Environment = Environment {
     alone: Some("onnxruntime==1.32.0"),
 };
 
+/// What drives a browser for the checks of the voice demo.
+pub const BROWSER: Environment = Environment {
+    folder: ".venv-browser",
+    requirements: Some("xtask/browser/requirements.txt"),
+    alone: None,
+};
+
 /// A copy of the requirements that were installed last, inside the environment.
 const INSTALLED: &str = "requirements.installed";
 
@@ -63,6 +70,9 @@ pub struct Args {
     /// ONNX Runtime, which runs the codec, in .venv-onnx (100 MB).
     #[arg(long)]
     onnx: bool,
+    /// Playwright, which drives a browser for the checks of the voice demo, in .venv-browser (140 MB).
+    #[arg(long)]
+    browser: bool,
 }
 
 /// Sets up what `args` names in the repository at `root`.
@@ -79,11 +89,14 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
     if args.onnx {
         install(root, &ONNX)?;
     }
+    if args.browser {
+        install(root, &BROWSER)?;
+    }
     Ok(())
 }
 
 /// Creates the environment, or brings it up to its requirements; does nothing where they have not changed.
-fn install(root: &Path, what: &Environment) -> Result<()> {
+pub fn install(root: &Path, what: &Environment) -> Result<()> {
     let Environment { folder, requirements: file_name, alone } = what;
     let mut requirements = String::new();
     if let Some(file_name) = file_name {
@@ -136,7 +149,7 @@ fn is_installed(environment: &Path, requirements: &str) -> bool {
 }
 
 /// Runs a command with its output shown.
-fn call(command: &mut Command) -> Result<()> {
+pub fn call(command: &mut Command) -> Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     let status = match command.status() {
         Ok(status) => status,

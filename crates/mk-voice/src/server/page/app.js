@@ -29,7 +29,7 @@ const counters = { connections: 0, framesSent: 0, framesReceived: 0, turns: 0 };
 const events = [];
 const reports = [];
 
-const transcript = new Transcript($("turns"), $("conversation"), $("empty"), $("announcer"));
+const transcript = new Transcript($("turns"), $("empty"), $("announcer"));
 const speaker = new Speaker(
   (message) => socket?.send(message),
   ({ type, epoch, samples, time }) => {

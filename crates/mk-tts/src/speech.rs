@@ -112,6 +112,14 @@ impl SpokenText {
         self.most.fetch_max(spoken, Ordering::Relaxed).max(spoken)
     }
 
+    /// What is spoken when, by what is known now: numbers of samples, each with the byte of the text up to which is
+    /// spoken there, in order. They are where that grows, looked at every so many samples, and the end of what is known;
+    /// when the speech is over that is the end of both. Unlike [`SpokenText::at`] this does not hold on to what was
+    /// thought before.
+    pub fn marks(&self, every: u64) -> Vec<(u64, usize)> {
+        self.lock().marks(every)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Timeline> {
         self.timeline.lock().unwrap_or_else(PoisonError::into_inner)
     }

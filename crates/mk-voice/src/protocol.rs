@@ -8,6 +8,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::llm::Usage;
+
 /// What a client says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -207,6 +209,9 @@ pub struct TurnReport {
     pub stages: Stages,
     /// Times that the player had nothing to play where it should have had.
     pub underruns: u32,
+    /// What the turn's requests to the language model cost, as far as the service says.
+    #[serde(default)]
+    pub usage: Usage,
 }
 
 /// When things happened in a turn: milliseconds since the end of the user's speech (since the text was typed; since the

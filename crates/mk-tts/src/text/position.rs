@@ -134,6 +134,22 @@ impl Timeline {
         self.segments[..begun].last().map_or(0, |segment| self.within(segment, played))
     }
 
+    /// [`Timeline::spoken`] for all that is known: wherever it grows, looked at every so many samples, and at the end.
+    pub fn marks(&self, every: u64) -> Vec<(u64, usize)> {
+        let end = self.segments.last().map_or(0, |segment| segment.samples.end);
+        let mut marks: Vec<(u64, usize)> = Vec::new();
+        let mut sample = 0;
+        while sample < end {
+            let byte = self.spoken(sample);
+            if marks.last().is_none_or(|(_, before)| byte > *before) {
+                marks.push((sample, byte));
+            }
+            sample = sample.saturating_add(every.max(1));
+        }
+        marks.push((end, self.spoken(end)));
+        marks
+    }
+
     fn within(&self, segment: &Segment, played: u64) -> usize {
         let Range { start, end } = segment.samples;
         if segment.ended && played >= end {
@@ -269,6 +285,29 @@ mod tests {
         let (fast, usual, slow) =
             (after_a_second(240_000), after_a_second(480_000), after_a_second(1_440_000));
         assert!(fast > usual && usual > slow && slow > 0, "{fast} {usual} {slow}");
+    }
+
+    #[test]
+    fn marks_are_what_is_spoken_when() {
+        let mut timeline = Timeline::new(RATE);
+        assert_eq!(timeline.marks(FRAME), [(0, 0)]);
+        let (first, second) = ("Hello there, how are you? ", "I am well.");
+        feed(&mut timeline, first, 0, 0);
+        timeline.end(48_000);
+        feed(&mut timeline, second, 50_000, first.len());
+        timeline.end(70_000);
+        for every in [0, 100, FRAME, 1_000_000] {
+            let marks = timeline.marks(every);
+            assert_eq!(
+                (marks[0], marks[marks.len() - 1]),
+                ((0, 0), (70_000, first.len() + second.len()))
+            );
+            assert!(marks.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1));
+            assert!(marks.iter().all(|(sample, byte)| timeline.spoken(*sample) == *byte));
+        }
+        // One for each word, the space before the first and that at the end of the first text.
+        assert_eq!(timeline.marks(100).len(), 9);
+        assert_eq!(timeline.marks(1_000_000).len(), 2);
     }
 
     proptest! {

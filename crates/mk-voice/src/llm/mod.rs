@@ -1,5 +1,13 @@
 //! A language model, as a conversation needs it: streamed, cancelled by dropping, with tools.
 
+pub mod local;
+mod markup;
+pub mod openai;
+pub mod tools;
+
+pub use openai::{OpenAi, OpenAiOptions};
+pub use tools::Tools;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,7 @@
 //! Speech to text, as a conversation needs it: turns, not files.
 
+pub mod deepgram;
+
 use std::time::Duration;
 
 use tokio::sync::mpsc;

@@ -1,5 +1,12 @@
 //! Text to speech, as a conversation needs it: from text that is being written to samples and to what is spoken when.
 
+pub mod qwen;
+pub mod tones;
+
+pub use qwen::QwenTts;
+pub use tones::{Tones, TonesOptions};
+mod trim;
+
 use tokio::sync::mpsc;
 
 /// A voice that can speak in any number of conversations.

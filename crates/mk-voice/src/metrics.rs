@@ -1,11 +1,10 @@
 //! What a program that holds conversations has done: counters for Prometheus, and exact percentiles of the last turns.
 
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::encoding::prometheus_text;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::counter::{Atomic, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
@@ -13,7 +12,7 @@ use prometheus_client::registry::Registry;
 use serde::Serialize;
 
 use crate::llm::Usage;
-use crate::protocol::{Stages, TurnReport};
+use crate::protocol::{ServerMessage, Stages, TurnReport};
 
 /// Turns that percentiles are taken over: the last ones.
 const KEPT: usize = 1000;
@@ -24,10 +23,10 @@ const BUCKETS: [f64; 16] =
 
 type Label = [(&'static str, &'static str); 1];
 
-/// Counts what conversations do. Clones count together.
-#[derive(Debug, Clone)]
+/// Counts what conversations do; shared by all of them.
+#[derive(Debug)]
 pub struct Metrics {
-    registry: Arc<Registry>,
+    registry: Registry,
     sessions_active: Gauge,
     sessions: Counter,
     refused: Family<Label, Counter>,
@@ -35,10 +34,10 @@ pub struct Metrics {
     stages: Family<Label, Histogram>,
     underruns: Counter,
     problems: Family<Label, Counter>,
-    audio_in: Counter<f64, AtomicU64>,
-    audio_out: Counter<f64, AtomicU64>,
+    audio_in: Counter<f64, std::sync::atomic::AtomicU64>,
+    audio_out: Counter<f64, std::sync::atomic::AtomicU64>,
     tokens: Family<Label, Counter>,
-    recent: Arc<Mutex<[VecDeque<f64>; 6]>>,
+    recent: Mutex<[VecDeque<f64>; 6]>,
 }
 
 /// All that [`Metrics`] has counted, for people and programs.
@@ -91,8 +90,8 @@ impl Metrics {
             audio_in: Counter::default(),
             audio_out: Counter::default(),
             tokens: Family::default(),
-            recent: Arc::default(),
-            registry: Arc::default(),
+            recent: Mutex::default(),
+            registry: Registry::default(),
         };
         let mut add = |name: &str, help: &str, metric: Box<dyn Register>| {
             metric.register(&mut registry, name, help);
@@ -111,18 +110,14 @@ impl Metrics {
         add("audio_in_seconds", "Audio heard", Box::new(metrics.audio_in.clone()));
         add("audio_out_seconds", "Audio sent", Box::new(metrics.audio_out.clone()));
         add("llm_tokens", "Tokens of the language model", Box::new(metrics.tokens.clone()));
-        Self { registry: Arc::new(registry), ..metrics }
+        Self { registry, ..metrics }
     }
 
-    /// A conversation began.
-    pub fn session_started(&self) {
+    /// A conversation begins. It ends when what is returned is dropped.
+    pub fn session(self: &Arc<Self>) -> ActiveSession {
         self.sessions.inc();
         self.sessions_active.inc();
-    }
-
-    /// A conversation ended.
-    pub fn session_ended(&self) {
-        self.sessions_active.dec();
+        ActiveSession(self.clone())
     }
 
     /// A conversation was refused. `reason` is a word: "full", "origin", "host".
@@ -156,27 +151,37 @@ impl Metrics {
         }
     }
 
-    /// Something went wrong; `stage` as in [`crate::protocol::ServerMessage::Problem`].
+    /// Something went wrong; `stage` as in [`ServerMessage::Problem`].
     pub fn problem(&self, stage: &str) {
         let known = ["listening", "thinking", "speaking", "session"];
         let stage = known.into_iter().find(|&known| known == stage).unwrap_or("other");
         self.problems.get_or_create(&[("stage", stage)]).inc();
     }
 
-    /// So many seconds of audio came from a client.
-    pub fn heard(&self, seconds: f64) {
-        self.audio_in.inc_by(seconds);
+    /// Audio came from a client.
+    pub fn audio_in(&self, samples: usize, sample_rate: u32) {
+        count_seconds(&self.audio_in, samples, sample_rate);
     }
 
-    /// So many seconds of audio were sent to a client.
-    pub fn spoke(&self, seconds: f64) {
-        self.audio_out.inc_by(seconds);
+    /// Audio was sent to a client.
+    pub fn audio_out(&self, samples: usize, sample_rate: u32) {
+        count_seconds(&self.audio_out, samples, sample_rate);
     }
 
     /// What an answer of the language model cost.
     pub fn tokens(&self, usage: Usage) {
         self.tokens.get_or_create(&[("kind", "prompt")]).inc_by(usage.prompt_tokens);
         self.tokens.get_or_create(&[("kind", "completion")]).inc_by(usage.completion_tokens);
+    }
+
+    /// Counts what a client is told: turns, problems, audio at `sample_rate`. For whoever carries a session's output.
+    pub fn told(&self, message: &ServerMessage, sample_rate: u32) {
+        match message {
+            ServerMessage::Turn(report) => self.turn(report),
+            ServerMessage::Problem { stage, .. } => self.problem(stage),
+            ServerMessage::Audio(frame) => self.audio_out(frame.samples.len(), sample_rate),
+            _ => {}
+        }
     }
 
     /// The stages of the last turns.
@@ -222,6 +227,16 @@ impl Default for Metrics {
     }
 }
 
+/// A conversation that is going on, for as long as this is kept.
+#[derive(Debug)]
+pub struct ActiveSession(Arc<Metrics>);
+
+impl Drop for ActiveSession {
+    fn drop(&mut self) {
+        self.0.sessions_active.dec();
+    }
+}
+
 /// What a registry takes, whatever its type.
 trait Register {
     fn register(self: Box<Self>, registry: &mut Registry, name: &str, help: &str);
@@ -230,6 +245,12 @@ trait Register {
 impl<M: prometheus_client::registry::Metric> Register for M {
     fn register(self: Box<Self>, registry: &mut Registry, name: &str, help: &str) {
         registry.register(name, help, *self);
+    }
+}
+
+fn count_seconds<A: Atomic<f64>>(counter: &Counter<f64, A>, samples: usize, sample_rate: u32) {
+    if sample_rate > 0 {
+        counter.inc_by(samples as f64 / f64::from(sample_rate));
     }
 }
 
@@ -285,18 +306,18 @@ mod tests {
 
     #[test]
     fn what_is_counted_is_rendered() {
-        let metrics = Metrics::new();
-        metrics.session_started();
-        metrics.clone().session_started();
-        metrics.session_ended();
+        let metrics = Arc::new(Metrics::new());
+        let session = metrics.session();
+        drop(metrics.session());
         metrics.refused("full");
         metrics.turn(&report(1, 250.0));
         metrics.turn(&TurnReport { interrupted: true, ..report(2, 300.0) });
         metrics.turn(&TurnReport { interrupted: true, failed: true, ..report(3, f64::NAN) });
         metrics.problem("thinking");
         metrics.problem("whatever a session makes up");
-        metrics.heard(0.5);
-        metrics.spoke(1.5);
+        metrics.audio_in(8_000, 16_000);
+        metrics.audio_out(36_000, 24_000);
+        metrics.audio_out(1, 0);
         metrics.tokens(Usage { prompt_tokens: 20, completion_tokens: 7 });
         let text = metrics.render();
         for line in [
@@ -317,6 +338,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|rendered| rendered == line), "no {line:?} in\n{text}");
         }
-        assert_eq!(metrics.stats().sessions_active, 1);
+        drop(session);
+        assert_eq!(metrics.stats().sessions_active, 0);
     }
 }

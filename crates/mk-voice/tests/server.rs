@@ -2,11 +2,12 @@
 
 mod echo;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use mk_voice::metrics::Metrics;
-use mk_voice::protocol::{AudioFrame, ClientMessage, ServerMessage, Stages, TurnReport};
+use mk_voice::protocol::{AudioFrame, ClientMessage, ServerMessage};
 use mk_voice::server::{Server, ServerError, ServerOptions};
 use mk_voice::session::Session;
 use proptest::prelude::*;
@@ -27,7 +28,7 @@ type Client = WebSocketStream<TcpStream>;
 /// A server that runs until it is dropped or stopped.
 struct Running {
     address: std::net::SocketAddr,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     stop: Option<oneshot::Sender<()>>,
     served: JoinHandle<Result<(), ServerError>>,
 }
@@ -37,7 +38,7 @@ impl Running {
         options: ServerOptions,
         start: impl Fn() -> Session + Send + Sync + 'static,
     ) -> Self {
-        let metrics = Metrics::new();
+        let metrics = Arc::new(Metrics::new());
         let server = Server::bind(options, metrics.clone(), start).await.unwrap();
         let address = server.address();
         let (stop, stopped) = oneshot::channel();
@@ -232,7 +233,7 @@ async fn only_pages_of_the_server_and_of_allowed_origins_may_talk() {
 async fn to_be_reachable_from_other_machines_must_be_asked_for() {
     let bind = "0.0.0.0:0".parse().unwrap();
     let options = ServerOptions { bind, ..ServerOptions::default() };
-    let metrics = Metrics::new();
+    let metrics = Arc::new(Metrics::new());
     let refused = Server::bind(options.clone(), metrics.clone(), echo::start).await.err().unwrap();
     assert!(matches!(refused, ServerError::NotLoopback { .. }), "{refused}");
     let options = ServerOptions { public: true, ..options };
@@ -244,7 +245,7 @@ async fn to_be_reachable_from_other_machines_must_be_asked_for() {
 }
 
 #[tokio::test]
-async fn a_conversation_goes_both_ways() {
+async fn a_conversation_goes_both_ways_and_is_counted() {
     let server = Running::echo().await;
     let mut client = server.greeted().await;
     let ServerMessage::Ready { sample_rate, .. } = next_told(&mut client).await else {
@@ -268,39 +269,25 @@ async fn a_conversation_goes_both_ways() {
         }
     };
     assert!(report.interrupted);
-    assert_eq!(report.underruns, 2);
+    client.send(Message::binary(vec![0; 32_000])).await.unwrap();
     client.close(None).await.unwrap();
     while let Some(Ok(_)) = timeout(SOON, client.next()).await.unwrap() {}
-    server.stop().await;
-}
 
-#[tokio::test]
-async fn what_is_counted_can_be_asked_for() {
-    let server = Running::echo().await;
-    let stages = Stages { transcript: Some(250.0), ..Stages::default() };
-    let (user, assistant) = ("Hello".to_owned(), "Good day".to_owned());
-    server.metrics.turn(&TurnReport {
-        turn: 1,
-        user,
-        assistant,
-        interrupted: true,
-        failed: false,
-        stages,
-        underruns: 2,
-    });
     let metrics = server.file("/metrics").await;
-    assert!(metrics.contains("content-type: text/plain; version=0.0.4"), "{metrics}");
-    for line in ["mk_voice_turns_total{outcome=\"interrupted\"} 1", "mk_voice_underruns_total 2"] {
+    for line in [
+        "mk_voice_sessions_total 1",
+        "mk_voice_turns_total{outcome=\"interrupted\"} 1",
+        "mk_voice_underruns_total 2",
+        "mk_voice_audio_in_seconds_total 1",
+    ] {
         assert!(metrics.contains(line), "no {line:?} in\n{metrics}");
     }
     let stats = server.file("/stats").await;
     let (_, body) = stats.split_once("\r\n\r\n").unwrap();
     let stats: serde_json::Value = serde_json::from_str(body).unwrap();
     assert_eq!(stats["interrupted"], 1);
-    let stage = serde_json::json!(
-        {"stage": "transcript", "count": 1, "p50": 250.0, "p95": 250.0, "p99": 250.0}
-    );
-    assert_eq!(stats["stages"], serde_json::json!([stage]));
+    assert_eq!(stats["stages"][0]["stage"], "transcript");
+    server.stop().await;
 }
 
 #[tokio::test]
@@ -495,6 +482,7 @@ async fn a_conversation_that_ends_says_why() {
     drop((answers, messages));
     assert_eq!(next_told(&mut client).await, problem);
     expect_closed(&mut client, 1000, "for an hour").await;
+    assert!(server.metrics.render().contains("problems_total{stage=\"session\"} 1"));
 }
 
 #[tokio::test]
@@ -593,16 +581,14 @@ fn nothing_that_is_sent_makes_the_server_fail() {
             assert!(server.file("/healthz").await.ends_with("ok\n"));
         });
     });
-    // Nobody is still there: every seat is free.
+    // No task panicked, and nobody is still there.
     runtime.block_on(async {
-        let mut clients = Vec::new();
-        while clients.len() < ServerOptions::default().max_sessions {
-            let mut client = server.greeted().await;
-            match timeout(SOON, client.next()).await.unwrap().unwrap().unwrap() {
-                Message::Close(_) => clients.clear(),
-                _ => clients.push(client),
+        let gone = async {
+            while server.metrics.stats().sessions_active > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
-        }
+        };
+        timeout(SOON, gone).await.expect("a conversation goes on without anybody");
         server.stop().await;
     });
 }

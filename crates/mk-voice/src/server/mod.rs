@@ -115,7 +115,7 @@ pub struct Server {
 struct Shared {
     options: ServerOptions,
     admission: Admission,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     start: Box<dyn Fn() -> Session + Send + Sync>,
     seats: Arc<Semaphore>,
     stopping: CancellationToken,
@@ -127,7 +127,7 @@ impl Server {
     /// hello.
     pub async fn bind(
         options: ServerOptions,
-        metrics: Metrics,
+        metrics: Arc<Metrics>,
         start: impl Fn() -> Session + Send + Sync + 'static,
     ) -> Result<Self, ServerError> {
         let address = options.bind;

@@ -84,6 +84,7 @@ async fn converse(sink: &mut Sink, stream: &mut Stream, shared: &Shared) -> End 
         Ok(Err(end)) => return end,
         Err(_) => return Goodbye::policy("no hello came").into(),
     };
+    let _active = shared.metrics.session();
     let Session { input, output } = (shared.start)();
     let listening = listen(stream, input, sample_rate, shared);
     let speaking = speak(sink, output, shared);
@@ -158,6 +159,7 @@ async fn listen(
         match &message {
             ClientMessage::Hello { .. } => return Goodbye::policy("a second hello").into(),
             ClientMessage::Audio(samples) => {
+                shared.metrics.audio_in(samples.len(), sample_rate);
                 if !audio.add(samples.len() as f64 / f64::from(sample_rate)) {
                     return Goodbye::policy("audio faster than twice the time it takes").into();
                 }
@@ -217,6 +219,7 @@ async fn speak(sink: &mut Sink, mut output: mpsc::Receiver<ServerMessage>, share
     let patience = shared.options.patience;
     let mut ping = interval(shared.options.ping_interval);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut sample_rate = 0;
     let mut gave_up = None;
     let mut full_since: Option<Instant> = None;
     loop {
@@ -229,11 +232,13 @@ async fn speak(sink: &mut Sink, mut output: mpsc::Receiver<ServerMessage>, share
                     }
                     .into();
                 };
-                if let ServerMessage::Problem { stage, message, permanent: true } = &message
-                    && stage == "session"
-                {
-                    gave_up = Some(message.clone());
+                match &message {
+                    ServerMessage::Ready { sample_rate: ready, .. } => sample_rate = *ready,
+                    ServerMessage::Problem { stage, message, permanent: true }
+                        if stage == "session" => gave_up = Some(message.clone()),
+                    _ => {}
                 }
+                shared.metrics.told(&message, sample_rate);
                 match frame(&message) {
                     Ok(frame) => frame,
                     Err(error) => return Goodbye::failed(error).into(),

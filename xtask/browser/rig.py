@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -51,35 +52,55 @@ def _said(text):
             return spoken.readframes(spoken.getnframes()).rstrip(b"\0")
 
 
-@contextmanager
-def program(command, log, pattern, environment=None):
-    """Runs a program; gives what matches `pattern` in what it prints. It is ended, and waited for, afterwards."""
-    with open(log, "w+b") as output:
-        variables = {**os.environ, **(environment or {})}
-        process = subprocess.Popen(
-            [str(part) for part in command], stdout=output, stderr=subprocess.STDOUT, env=variables
-        )
+class Program:
+    """A program that runs until it is interrupted, with what it prints."""
+
+    def __init__(self, command, log, environment):
+        self.log = Path(log)
+        with open(log, "wb") as output:
+            self.process = subprocess.Popen(
+                [str(part) for part in command],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **environment},
+            )
+
+    def printed(self, pattern):
+        """Waits for what matches a pattern, and gives its first group."""
+        deadline = time.monotonic() + 120
+        while True:
+            text = self.log.read_text(errors="replace")
+            if found := re.search(pattern, text):
+                return found[1]
+            if self.process.poll() is not None:
+                raise AssertionError(f"the program ended with {self.process.returncode}:\n{text}")
+            if time.monotonic() > deadline:
+                raise AssertionError(f"the program did not print {pattern!r}:\n{text}")
+            time.sleep(0.05)
+
+    def interrupt(self):
+        """Ends it as Ctrl-C does, and gives the last line that it printed."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
         try:
-            yield _printed(process, log, pattern)
-        finally:
-            process.terminate()
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            code = self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError("the program does not end when it is interrupted") from None
+        text = self.log.read_text(errors="replace")
+        assert code == 0, f"the program ended with {code}:\n{text}"
+        return text.rstrip().rpartition("\n")[2]
 
 
-def _printed(process, log, pattern):
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        text = Path(log).read_text(errors="replace")
-        if found := re.search(pattern, text):
-            return found[1]
-        if process.poll() is not None:
-            raise AssertionError(f"the program ended with {process.returncode}:\n{text}")
-        time.sleep(0.1)
-    raise AssertionError(f"the program did not print {pattern!r}:\n{text}")
+@contextmanager
+def program(command, log, **environment):
+    running = Program(command, log, environment)
+    try:
+        yield running
+    finally:
+        running.process.kill()
+        running.process.wait()
 
 
 class Line:

@@ -82,10 +82,12 @@ impl Speech {
         };
         let samples = samples.map_err(wav)?;
         let channels = usize::from(spec.channels.max(1));
-        let mono = samples.chunks(channels).map(|frame| frame.iter().sum::<f32>() / channels as f32);
+        let mono =
+            samples.chunks(channels).map(|frame| frame.iter().sum::<f32>() / channels as f32);
         let samples: Vec<i16> = mono.map(|x| (x * 32767.0).round() as i16).collect();
         if samples.is_empty() || !(8000..=96_000).contains(&spec.sample_rate) {
-            let reason = format!("{} samples at {} Hz are no speech", samples.len(), spec.sample_rate);
+            let reason =
+                format!("{} samples at {} Hz are no speech", samples.len(), spec.sample_rate);
             return Err(FileError::Content { path: path.into(), reason });
         }
         Ok(Self { sample_rate: spec.sample_rate, samples })

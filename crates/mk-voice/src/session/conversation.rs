@@ -43,7 +43,8 @@ pub(super) async fn run(
             tracing::info!(dropped = conversation.ears.dropped, "the conversation ended: {end}");
         }
         Err(message) => {
-            let problem = ServerMessage::Problem { stage: "session".into(), message, permanent: true };
+            let problem =
+                ServerMessage::Problem { stage: "session".into(), message, permanent: true };
             let _ = output.send_timeout(problem, parts.options.slow_client).await;
         }
     }
@@ -87,7 +88,8 @@ impl Conversation {
     ) -> Result<Self, String> {
         let options = &parts.options;
         let stt = parts.stt.listen();
-        let ears = Ears::new(sample_rate, &options.vad, stt.input.clone()).map_err(|e| e.to_string())?;
+        let ears =
+            Ears::new(sample_rate, &options.vad, stt.input.clone()).map_err(|e| e.to_string())?;
         parts.llm.warm_up();
         let rate = parts.tts.sample_rate();
         let tape = match recording {
@@ -111,7 +113,11 @@ impl Conversation {
     }
 
     /// Until the client goes. Returns why it ended.
-    async fn talk(&mut self, name: &str, input: &mut mpsc::Receiver<ClientMessage>) -> &'static str {
+    async fn talk(
+        &mut self,
+        name: &str,
+        input: &mut mpsc::Receiver<ClientMessage>,
+    ) -> &'static str {
         let parts = Arc::clone(&self.parts);
         let (stt, llm, tts) = (parts.stt.name(), parts.llm.name(), parts.tts.name());
         let providers = Providers { stt, llm, tts, notice: parts.options.notice.clone() };
@@ -137,7 +143,8 @@ impl Conversation {
             if !events.is_empty() {
                 continue;
             }
-            let deadline = [self.machine.deadline(), self.pacer.deadline()].into_iter().flatten().min();
+            let deadline =
+                [self.machine.deadline(), self.pacer.deadline()].into_iter().flatten().min();
             tokio::select! {
                 message = input.recv() => match message {
                     Some(message) => events.extend(self.heard(message)),
@@ -206,7 +213,8 @@ impl Conversation {
                     continue;
                 }
                 Action::SpeakText(text) => {
-                    let sender = self.utterance.as_ref().and_then(|speaking| speaking.text.as_ref());
+                    let sender =
+                        self.utterance.as_ref().and_then(|speaking| speaking.text.as_ref());
                     // There is room for all pieces of an utterance; where nobody takes them, its events say why.
                     if let Some(Err(error)) = sender.map(|sender| sender.try_send(text)) {
                         tracing::debug!("text of an utterance that is over: {error}");
@@ -270,7 +278,8 @@ impl Conversation {
     async fn send(&mut self, due: Due) -> Option<Option<Event>> {
         match due {
             Due::Frame(frame, at) => {
-                let (epoch, samples) = (frame.epoch, frame.first_sample + frame.samples.len() as u64);
+                let (epoch, samples) =
+                    (frame.epoch, frame.first_sample + frame.samples.len() as u64);
                 self.tape.assistant(frame.clone(), at);
                 let sent = self.tell(ServerMessage::Audio(frame)).await;
                 sent.then_some(Some(Event::Sent { epoch, samples }))

@@ -81,13 +81,7 @@ struct Parts {
 impl Voice {
     /// Conversations in which `stt` listens, `llm` thinks and `tts` speaks.
     pub fn builder(stt: Arc<dyn Stt>, llm: Arc<dyn Llm>, tts: Arc<dyn Tts>) -> VoiceBuilder {
-        VoiceBuilder {
-            stt,
-            llm,
-            tts,
-            tools: Tools::new(),
-            options: VoiceOptions::default(),
-        }
+        VoiceBuilder { stt, llm, tts, tools: Tools::new(), options: VoiceOptions::default() }
     }
 
     /// Who listens, thinks and speaks.

@@ -28,7 +28,11 @@ impl Machine {
         self.turn += 1;
         self.context.user(text);
         let turn = self.turn;
-        self.actions.push(Action::Tell(ServerMessage::User { turn, text: text.into(), done: true }));
+        self.actions.push(Action::Tell(ServerMessage::User {
+            turn,
+            text: text.into(),
+            done: true,
+        }));
         self.epoch += 1;
         let mut reply = Reply::new(self.epoch, turn, text, stamps, &self.options);
         self.ask(&mut reply, self.context.messages().to_vec());
@@ -250,7 +254,8 @@ impl Machine {
     }
 
     pub(super) fn sent(&mut self, epoch: u32, samples: u64) {
-        if let Some(reply) = self.reply.as_mut().filter(|reply| reply.epoch == epoch && samples > 0) {
+        if let Some(reply) = self.reply.as_mut().filter(|reply| reply.epoch == epoch && samples > 0)
+        {
             reply.stamps.first_sent.get_or_insert(self.now);
         }
     }

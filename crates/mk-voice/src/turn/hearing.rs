@@ -150,7 +150,8 @@ impl Machine {
             return;
         }
         self.hearing = None;
-        let stamps = Stamps { speech_end: self.now, transcript: Some(self.now), ..Stamps::default() };
+        let stamps =
+            Stamps { speech_end: self.now, transcript: Some(self.now), ..Stamps::default() };
         self.take_turn(text.into(), stamps);
     }
 
@@ -168,7 +169,11 @@ impl Machine {
                 self.context.user(&text);
                 reply.stamps.speech_end = spoken;
                 reply.stamps.transcript = Some(now);
-                self.actions.push(Action::Tell(ServerMessage::User { turn: self.turn, text, done: true }));
+                self.actions.push(Action::Tell(ServerMessage::User {
+                    turn: self.turn,
+                    text,
+                    done: true,
+                }));
                 reply.confirm(&mut self.actions);
                 self.tell_reply(&reply);
                 self.expect_played(&mut reply);
@@ -199,7 +204,8 @@ impl Machine {
     fn answer_early(&mut self, text: String) {
         let most = self.options.eager_answers;
         let busy = self.reply.is_some() || self.flushing.is_some() || text.trim().is_empty();
-        let Some(hearing) = self.hearing.as_mut().filter(|hearing| !busy && hearing.eager < most) else {
+        let Some(hearing) = self.hearing.as_mut().filter(|hearing| !busy && hearing.eager < most)
+        else {
             return;
         };
         hearing.eager += 1;

@@ -155,7 +155,9 @@ impl Machine {
             hearing,
             thinking.map(|reply| (reply.thought + patience.thinking, Timeout::Thinking)),
             reply.and_then(|reply| Some((reply.tools_running()? + patience.tool, Timeout::Tool))),
-            reply.and_then(|reply| Some((reply.voice_waits()? + patience.speaking, Timeout::Speaking))),
+            reply.and_then(|reply| {
+                Some((reply.voice_waits()? + patience.speaking, Timeout::Speaking))
+            }),
             playing.and_then(|reply| Some((reply.play_deadline?, Timeout::Playing))),
             reply.and_then(|reply| Some((reply.hold?, Timeout::Hold))),
             self.flushing.as_ref().map(|&(_, until)| (until, Timeout::Flush)),
@@ -170,7 +172,10 @@ impl Machine {
             Timeout::Thinking => {
                 self.stop_asking();
                 let waited = self.options.patience.thinking;
-                self.answer_failed(&format!("the language model gave nothing for {waited:?}"), false);
+                self.answer_failed(
+                    &format!("the language model gave nothing for {waited:?}"),
+                    false,
+                );
             }
             Timeout::Tool => self.tools_timed_out(),
             Timeout::Speaking => {
@@ -195,7 +200,8 @@ impl Machine {
 
     /// What follows from where things are: sentences that can be begun, an answer that is over.
     fn advance(&mut self) {
-        let ahead = self.options.speak_ahead.as_millis() as u64 * u64::from(self.sample_rate) / 1000;
+        let ahead =
+            self.options.speak_ahead.as_millis() as u64 * u64::from(self.sample_rate) / 1000;
         let Some(reply) = &mut self.reply else { return };
         reply.advance(ahead, self.now, &mut self.actions);
         if reply.speculative || !reply.is_complete() {
@@ -218,7 +224,8 @@ impl Machine {
         let heard = reply.heard(reply.played);
         let parts = reply.parts(heard);
         let texts: Vec<&str> = parts.iter().map(|part| part.text.as_str()).collect();
-        let assistant = texts.iter().filter(|text| !text.is_empty()).copied().collect::<Vec<_>>().join(" ");
+        let assistant =
+            texts.iter().filter(|text| !text.is_empty()).copied().collect::<Vec<_>>().join(" ");
         self.context.assistant(parts);
         self.actions.push(Action::Tell(ServerMessage::Assistant {
             turn: reply.turn,

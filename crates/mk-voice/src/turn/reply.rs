@@ -310,7 +310,8 @@ impl Reply {
     /// What was heard, whole words of it, and the tools that were called on the way.
     pub fn parts(&self, heard: usize) -> Vec<Part> {
         let mut parts: Vec<Part> = Vec::new();
-        let text = if heard >= self.text.len() { &self.text } else { cut_at_word(&self.text, heard) };
+        let text =
+            if heard >= self.text.len() { &self.text } else { cut_at_word(&self.text, heard) };
         let (mut from, mut request) = (0, 0);
         for called in self.calls.iter().filter(|called| called.started.is_some()) {
             let entry = (called.call.clone(), called.result.clone());

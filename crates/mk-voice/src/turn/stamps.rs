@@ -20,7 +20,8 @@ pub(super) struct Stamps {
 impl Stamps {
     pub fn stages(&self) -> Stages {
         // What was begun before it was certain that the user had ended may be earlier than his end.
-        let since = |at: Option<Duration>| Some(at?.saturating_sub(self.speech_end).as_secs_f64() * 1e3);
+        let since =
+            |at: Option<Duration>| Some(at?.saturating_sub(self.speech_end).as_secs_f64() * 1e3);
         Stages {
             transcript: since(self.transcript),
             first_token: since(self.first_token),

@@ -67,9 +67,11 @@ impl Resampler {
             // The first sample it gives belongs half a filter before the input, less one step of the output. Silence
             // before the sound makes that a whole number of steps, so that time 0 falls on a sample.
             let half = taps(from, to) / 2;
-            let lead = (0..from).find(|lead| (half + lead) as u64 * to as u64 % from as u64 == 0);
+            let lead = (0..from).find(|lead| {
+                (u64::from(half + lead) * u64::from(to)).is_multiple_of(u64::from(from))
+            });
             let lead = lead.unwrap_or(0);
-            let delay = ((half + lead) as u64 * u64::from(to) / u64::from(from)) as usize - 1;
+            let delay = (u64::from(half + lead) * u64::from(to) / u64::from(from)) as usize - 1;
             Some(Inner { filter, rest: vec![0.0; lead as usize], delay })
         };
         Ok(Self { from, to, inner, taken: 0, given: 0 })

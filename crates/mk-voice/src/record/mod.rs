@@ -50,14 +50,15 @@ enum Side {
 }
 
 impl Recording {
-    /// Begins a recording at `rate` samples a second. In a directory it gets a name of its own, `conversation-1.wav`
-    /// say, that no other has; else `path` is the WAV file's, and one that is there is replaced. The timeline has the
-    /// same name, with `.json`. Directories are made.
+    /// Begins a recording at `rate` samples a second. A path that ends with `.wav` is the sound's, and a file that is
+    /// there is replaced; any other is a directory, in which the recording gets a name that no other has,
+    /// `conversation-1.wav` say. The timeline has the same name, with `.json`. Directories are made.
     ///
     /// # Errors
     /// [`RecordError::Io`].
     pub fn create(path: &Path, rate: u32) -> Result<Self, RecordError> {
-        let (path, sound) = if path.is_dir() { fresh(path)? } else { replaced(path)? };
+        let is_file = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("wav"));
+        let (path, sound) = if is_file { replaced(path)? } else { fresh(path)? };
         let sound = Sound::new(sound, path.clone(), rate)?;
         let timeline = Timeline::create(path.with_extension("json"))?;
         Ok(Self { sound, timeline })
@@ -116,6 +117,8 @@ impl Recording {
 
 /// A WAV file in a directory, with a name that is new.
 fn fresh(directory: &Path) -> Result<(PathBuf, fs::File), RecordError> {
+    let made = fs::create_dir_all(directory);
+    made.map_err(|source| RecordError::Io { path: directory.to_owned(), source })?;
     let mut number = 1u32;
     loop {
         let path = directory.join(format!("conversation-{number}.wav"));
@@ -177,6 +180,9 @@ mod tests {
         };
         assert_eq!(parts(&user), [(1, 2_400), (2, 2_400), (0, 19_200), (4, 240)]);
         assert_eq!(parts(&assistant), [(0, 3_600), (3, 2_400), (0, 18_240)]);
+        let other =
+            Recording::create(&dir.path().join("new"), RATE).expect("a recording elsewhere");
+        assert_eq!(other.path(), dir.path().join("new/conversation-1.wav"));
         let next = Recording::create(dir.path(), RATE).expect("a second recording");
         assert_eq!(next.path(), dir.path().join("conversation-2.wav"));
     }

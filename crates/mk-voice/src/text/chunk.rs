@@ -40,6 +40,8 @@ pub(super) struct Chunker {
     /// Whether no piece has been made yet.
     first: bool,
     held: Placed,
+    /// Where in the reply it ends.
+    end: usize,
     /// How long the held text is, in characters of an alphabet.
     length: usize,
     /// Ends of the last clause and of the last word in the held text.
@@ -56,6 +58,7 @@ impl Chunker {
             later_chars: later_chars.max(1),
             first: true,
             held: Placed::default(),
+            end: 0,
             length: 0,
             clause: None,
             word: None,
@@ -70,6 +73,11 @@ impl Chunker {
 
     /// Takes the next character, which stands at a place of the reply.
     pub(super) fn push(&mut self, c: char, place: usize) {
+        let after = place + c.len_utf8();
+        let c = if c.is_whitespace() { ' ' } else { c };
+        if c.is_control() {
+            return;
+        }
         let last = self.held.text.chars().next_back();
         if !c.is_whitespace() && last.is_some_and(char::is_whitespace) {
             self.word_begins(c);
@@ -80,6 +88,7 @@ impl Chunker {
             self.wide_word_begins();
         }
         self.held.push(c, place);
+        self.end = after;
         self.length += width(c);
         let end = self.held.text.len();
         if sentence::ends_at_once(&self.held.text) {
@@ -104,6 +113,7 @@ impl Chunker {
         // Something is between this block and the next, also where nothing of it can be spoken.
         if !self.held.text.ends_with(' ') {
             self.held.push(' ', place);
+            self.end = place;
             self.length += 1;
         }
         self.shorten();
@@ -142,15 +152,13 @@ impl Chunker {
         }
         if sentence::ends(before, c, self.language) {
             self.cut(end, End::Sentence);
-        } else if sentence::is_clause(before, c) {
+        } else if sentence::is_clause(before, c, self.language) {
             self.clause_ends(end);
         } else {
-            let long = self.length >= self.first_chars;
-            let too_long = self.length >= self.first_chars.saturating_mul(3);
             // "$5 million", "5 km" and "May 5" are read as a whole.
-            if !sentence::is_one_number(before, c) || too_long {
+            if !sentence::is_one_number(before, c) || self.length >= self.later_chars {
                 self.word = Some(end);
-                if self.first && long {
+                if self.first && self.length >= self.first_chars {
                     self.cut(end, End::Open);
                 }
             }
@@ -195,8 +203,7 @@ impl Chunker {
 
     /// Cuts after `end` bytes, unless there is nothing to be spoken in them.
     fn cut(&mut self, end: usize, kind: End) {
-        let place = if end == self.held.text.len() { None } else { Some(self.held.place(end)) };
-        let place = place.unwrap_or_else(|| self.held_end());
+        let place = if end == self.held.text.len() { self.end } else { self.held.place(end) };
         self.cut_at(end, kind, place);
     }
 
@@ -219,12 +226,6 @@ impl Chunker {
             self.held.take(end);
             self.length = self.held.text.chars().map(width).sum();
         }
-    }
-
-    /// The byte of the reply after the held text.
-    fn held_end(&self) -> usize {
-        let last = self.held.text.char_indices().next_back();
-        last.map_or(0, |(at, c)| self.held.place(at) + c.len_utf8())
     }
 }
 

@@ -22,13 +22,15 @@ fn without_open_markup(mut text: &str) -> &str {
     loop {
         let trimmed = text.trim_end();
         let before = trimmed.trim_end_matches(is_markup);
-        let marks = &trimmed[before.len()..];
+        // `_` right after a letter is a part of the word.
+        let joined = if before.ends_with(char::is_alphanumeric) { '_' } else { '\0' };
+        let marks = trimmed[before.len()..].trim_start_matches(joined);
+        let before = &trimmed[..trimmed.len() - marks.len()];
         let opens = before.is_empty()
             || before.ends_with(char::is_whitespace)
             || marks.ends_with(['[', '(', '<', '{'])
-            || marks.starts_with(|mark| {
-                trimmed.matches(mark).count() % 2 == 1 && "*_~`".contains(mark)
-            });
+            || marks
+                .starts_with(|mark| trimmed.matches(mark).count() % 2 == 1 && "*~`".contains(mark));
         if marks.is_empty() || !opens {
             return without_list_number(trimmed);
         }

@@ -81,8 +81,8 @@ mod tests {
         let at = [0, 1, 2, 3, 4, 5, 6, 6, 6, 6, 8, 10, 11, 12];
         let origin = Origin::new(0, 17, &at);
         assert_eq!(origin.runs.len(), 4);
-        for spoken in 0..at.len() {
-            assert_eq!(origin.reply_at(spoken), at[spoken]);
+        for (spoken, &place) in at.iter().enumerate() {
+            assert_eq!(origin.reply_at(spoken), place);
         }
         assert_eq!(origin.reply_at(14), 17);
         assert_eq!(origin.reply_at(usize::MAX), 17);

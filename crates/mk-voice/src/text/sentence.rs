@@ -11,13 +11,15 @@ const ABBREVIATIONS: &[&str] = &[
     "mr", "mrs", "ms", "dr", "prof", "st", "sr", "jr", "rev", "gen", "col", "sgt", "capt", "lt",
     "gov", "sen", "rep", "hon", "pres", "mt", "ft", "no", "nos", "fig", "figs", "eq", "sec", "ch",
     "vol", "ed", "eds", "pp", "p", "approx", "vs", "cf", "al", "inc", "ltd", "corp", "co", "e.g",
-    "i.e", "eg", "ie", "a.m", "p.m", "u.s", "u.k", "ph.d", "jan", "feb", "mar", "apr", "jun",
-    "jul", "aug", "sep", "sept", "oct", "nov", "dec",
+    "i.e", "eg", "ie", "a.m", "p.m", "u.s", "u.k", "ph.d", "rm", "apt", "ext", "tel", "jan", "feb",
+    "mar", "apr", "jun", "jul", "aug", "sep", "sept", "oct", "nov", "dec",
 ];
 
 /// Those that are also words which may end a sentence; they are abbreviations before a number only.
-const WORDS: &[&str] =
-    &["no", "nos", "fig", "mar", "max", "es", "art", "ed", "me", "sec", "rep", "col", "ft", "see"];
+const WORDS: &[&str] = &[
+    "no", "nos", "fig", "mar", "max", "es", "art", "ed", "me", "sec", "rep", "col", "ft", "rm",
+    "apt", "ext", "tel",
+];
 
 const GERMAN: &[&str] = &[
     "z.b", "bzw", "ca", "d.h", "u.a", "evtl", "ggf", "inkl", "exkl", "nr", "str", "hr", "fr",
@@ -120,8 +122,12 @@ pub(super) fn has_clause_mark(text: &str) -> bool {
 /// Whether a sentence ends with `before`, where `next` follows after whitespace.
 pub(super) fn ends(before: &str, next: char, language: Language) -> bool {
     let text = before.trim_end_matches(is_closing);
-    if next.is_lowercase() || !has_mark(text) {
+    if !has_mark(text) {
         return false;
+    }
+    if next.is_lowercase() {
+        // Some write no capitals at all. In a quotation the sentence goes on: "Why?" he asked.
+        return text.ends_with(['!', '?']) && text.len() == before.len();
     }
     match text.strip_suffix('.') {
         Some(text) => text.ends_with('.') || !is_abbreviation(text, next, language),
@@ -134,7 +140,8 @@ fn is_abbreviation(text: &str, next: char, language: Language) -> bool {
     let start = text.rfind(char::is_whitespace).map_or(0, |at| at + 1);
     let start = text.ceil_char_boundary(start);
     let word = text[start..].trim_start_matches(|c: char| !c.is_alphanumeric());
-    if word.is_empty() {
+    // "°C" is no initial.
+    if word.is_empty() || text.ends_with("°C") || text.ends_with("°F") {
         return false;
     }
     if word.bytes().all(|c| c.is_ascii_digit()) {
@@ -174,7 +181,11 @@ fn known(word: &str, language: Language) -> bool {
 }
 
 /// Whether a clause ends with `before`, where `next` follows after whitespace: not inside of "1, 2" or "May 5, 2024".
-pub(super) fn is_clause(before: &str, next: char) -> bool {
+/// What would be the end of a sentence, did a capital follow, is at least that of a clause.
+pub(super) fn is_clause(before: &str, next: char, language: Language) -> bool {
+    if next.is_lowercase() && ends(before, 'A', language) {
+        return true;
+    }
     let text = before.trim_end_matches(is_closing);
     let Some(mark) = text.chars().next_back() else { return false };
     let text = &text[..text.len() - mark.len_utf8()];
@@ -182,7 +193,7 @@ pub(super) fn is_clause(before: &str, next: char) -> bool {
     match mark {
         ',' | ';' | ':' | '…' | '.' | '!' | '?' if digit && next.is_numeric() => false,
         ',' | ';' | ':' | '…' => true,
-        // An abbreviation, or a sentence in a sentence: no place to rest.
+        // An abbreviation: no place to rest.
         '.' | '!' | '?' => false,
         '-' | '–' => {
             text.ends_with(char::is_whitespace) && !text.trim_end().ends_with(char::is_numeric)
@@ -286,6 +297,7 @@ mod tests {
             "Apples etc. | Pears too.",
             "Wait... | What?",
             "In 2024. | Then 3.14. | End.",
+            "really? | yes! | of course",
         ] {
             assert_eq!(marked(&text.replace(" | ", " "), Language::English), text);
         }
@@ -300,10 +312,28 @@ mod tests {
     #[test]
     fn clauses_do_not_part_numbers() {
         assert!(
-            is_clause("Well,", 'i') && is_clause("In 2024,", 'w') && is_clause("so **it**:", 'a')
+            is_clause("Well,", 'i', Language::English)
+                && is_clause("In 2024,", 'w', Language::English)
+                && is_clause("so **it**:", 'a', Language::English)
         );
-        assert!(is_clause("a word -", 'a') && is_clause("a word –", 'a'));
-        assert!(!is_clause("May 5,", '2') && !is_clause("5 -", 'a') && !is_clause("word", 'a'));
+        assert!(
+            is_clause("a word -", 'a', Language::English)
+                && is_clause("a word –", 'a', Language::English)
+        );
+        assert!(
+            !is_clause("May 5,", '2', Language::English)
+                && !is_clause("5 -", 'a', Language::English)
+                && !is_clause("word", 'a', Language::English)
+        );
+    }
+
+    #[test]
+    fn who_writes_no_capitals_makes_clauses() {
+        assert!(is_clause("it works.", 't', Language::English));
+        assert!(
+            !is_clause("fruit, e.g.", 'a', Language::English)
+                && !is_clause("ca.", 'f', Language::German)
+        );
     }
 
     #[test]

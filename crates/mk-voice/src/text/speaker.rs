@@ -238,8 +238,8 @@ mod tests {
                 "Soup.",
                 " two eggs.",
                 " one onion.",
-                " 1. Boil.",
-                " 2. Eat!",
+                " one. Boil.",
+                " two. Eat!",
                 " so.",
                 " it goes.",
                 " End"
@@ -350,6 +350,42 @@ mod tests {
                 prop_assert_eq!(last, end);
             }
             prop_assert!(end <= text.len());
+        }
+
+        #[test]
+        fn where_it_is_cut_does_not_change_what_is_said(
+            words in prop::collection::vec(prop::sample::select(vec![
+                "word,", "and", "Yes.", "$5 million", "3:30 pm", "5 km,", "on 5 May 2024", "May 5, 2024", "10-20 kg", "1,000",
+                "3.5%", "at example.com.", "+1 555 123 4567", "**bold", "bold**", "[a link](http://b.c)", "Dr. Who", "n.5",
+                "`code`", "1990s", "2nd", "—", "(so)", "snake_case", "U.S.", "2 + 2", "-5 °C", "1/2 cup",
+            ]), 1..20),
+            first_chars in 1..60usize,
+        ) {
+            let text = words.join(" ") + " end";
+            let spoken = |first_chars| {
+                let options = ChunkOptions { first_chars, later_chars: 10_000, code: CodeBlocks::Skip };
+                let pieces = speak_in(&[&text], Language::English, options);
+                pieces.into_iter().map(|piece| piece.spoken).collect::<String>()
+            };
+            prop_assert_eq!(spoken(first_chars), spoken(10_000));
+        }
+
+        #[test]
+        fn any_text_is_taken(
+            bits in prop::collection::vec(prop_oneof![
+                "\\PC{0,6}", "[0-9.,:/ %$€£°hmkg–-]{1,12}", "[a-zA-Zà-ÿ.@/#*_`~|<>&;\\[\\]()]{1,8}", "\\p{Any}",
+            ], 0..30),
+            language in prop::sample::select(Language::ALL.to_vec()),
+        ) {
+            let text = bits.concat();
+            let pieces = speak_in(&[&text], language, ChunkOptions { first_chars: 5, ..ChunkOptions::default() });
+            let letters: Vec<&str> = text.split_inclusive(|_| true).collect();
+            let options = ChunkOptions { first_chars: 5, ..ChunkOptions::default() };
+            prop_assert_eq!(&pieces, &speak_in(&letters, language, options));
+            for place in pieces.iter().flat_map(|piece| (0..=piece.spoken.len()).map(|at| piece.origin.reply_at(at))) {
+                prop_assert!(place <= text.len());
+                cut_at_word(&text, place);
+            }
         }
 
         #[test]

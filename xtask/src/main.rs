@@ -1,6 +1,7 @@
 //! The project's tasks: `cargo xtask COMMAND`.
 
 mod bench;
+mod browser;
 #[cfg(feature = "codegen")]
 mod codegen;
 mod doctor;
@@ -20,6 +21,7 @@ use clap::Parser;
 #[command(name = "cargo xtask", about = "The project's tasks")]
 enum Task {
     Bench(bench::Args),
+    Browser(browser::Args),
     #[cfg(feature = "codegen")]
     Codegen(codegen::Args),
     Doctor(doctor::Args),
@@ -37,6 +39,7 @@ enum Task {
 fn main() -> anyhow::Result<()> {
     match Task::parse() {
         Task::Bench(args) => bench::run(&args),
+        Task::Browser(args) => browser::run(&args, &mk_examples::repo_root()?),
         #[cfg(feature = "codegen")]
         Task::Codegen(args) => codegen::run(&args, &mk_examples::repo_root()?),
         Task::Doctor(args) => doctor::run(&args),

@@ -51,6 +51,13 @@ pub const SDK: Environment = Environment {
     alone: None,
 };
 
+/// What drives a browser for the checks of the voice demo.
+pub const BROWSER: Environment = Environment {
+    folder: ".venv-browser",
+    requirements: Some("xtask/browser/requirements.txt"),
+    alone: None,
+};
+
 /// A copy of the requirements that were installed last, inside the environment.
 const INSTALLED: &str = "requirements.installed";
 
@@ -70,6 +77,9 @@ pub struct Args {
     /// ONNX Runtime, which runs the codec, in .venv-onnx (100 MB).
     #[arg(long)]
     onnx: bool,
+    /// Playwright, which drives a browser for the checks of the voice demo, in .venv-browser (140 MB).
+    #[arg(long)]
+    browser: bool,
 }
 
 /// Sets up what `args` names in the repository at `root`.
@@ -85,6 +95,9 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
     }
     if args.onnx {
         install(root, &ONNX)?;
+    }
+    if args.browser {
+        install(root, &BROWSER)?;
     }
     Ok(())
 }
@@ -143,7 +156,7 @@ fn is_installed(environment: &Path, requirements: &str) -> bool {
 }
 
 /// Runs a command with its output shown.
-fn call(command: &mut Command) -> Result<()> {
+pub fn call(command: &mut Command) -> Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     let status = match command.status() {
         Ok(status) => status,

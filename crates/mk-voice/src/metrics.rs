@@ -134,6 +134,9 @@ impl Metrics {
         };
         self.turns.get_or_create(&[("outcome", outcome)]).inc();
         self.underruns.inc_by(report.underruns.into());
+        let Usage { prompt_tokens, completion_tokens } = report.usage;
+        self.tokens.get_or_create(&[("kind", "prompt")]).inc_by(prompt_tokens);
+        self.tokens.get_or_create(&[("kind", "completion")]).inc_by(completion_tokens);
         if report.turn == 0 {
             return;
         }
@@ -166,12 +169,6 @@ impl Metrics {
     /// Audio was sent to a client.
     pub fn audio_out(&self, samples: usize, sample_rate: u32) {
         count_seconds(&self.audio_out, samples, sample_rate);
-    }
-
-    /// What an answer of the language model cost.
-    pub fn tokens(&self, usage: Usage) {
-        self.tokens.get_or_create(&[("kind", "prompt")]).inc_by(usage.prompt_tokens);
-        self.tokens.get_or_create(&[("kind", "completion")]).inc_by(usage.completion_tokens);
     }
 
     /// Counts what a client is told: turns, problems, audio at `sample_rate`. For whoever carries a session's output.
@@ -273,6 +270,7 @@ mod tests {
             failed: false,
             stages: Stages { transcript: Some(transcript), ..Stages::default() },
             underruns: 1,
+            usage: Usage { prompt_tokens: 20, completion_tokens: 7 },
         }
     }
 
@@ -318,7 +316,6 @@ mod tests {
         metrics.audio_in(8_000, 16_000);
         metrics.audio_out(36_000, 24_000);
         metrics.audio_out(1, 0);
-        metrics.tokens(Usage { prompt_tokens: 20, completion_tokens: 7 });
         let text = metrics.render();
         for line in [
             "mk_voice_sessions_active 1",
@@ -334,7 +331,8 @@ mod tests {
             "mk_voice_problems_total{stage=\"other\"} 1",
             "mk_voice_audio_in_seconds_total 0.5",
             "mk_voice_audio_out_seconds_total 1.5",
-            "mk_voice_llm_tokens_total{kind=\"prompt\"} 20",
+            "mk_voice_llm_tokens_total{kind=\"prompt\"} 60",
+            "mk_voice_llm_tokens_total{kind=\"completion\"} 21",
         ] {
             assert!(text.lines().any(|rendered| rendered == line), "no {line:?} in\n{text}");
         }

@@ -214,6 +214,7 @@ impl Echo {
             failed: false,
             stages,
             underruns: answer.underruns,
+            usage: Default::default(),
         }))
         .await?;
         self.tell(ServerMessage::State { state: State::Listening }).await

@@ -29,7 +29,7 @@ const counters = { connections: 0, framesSent: 0, framesReceived: 0, turns: 0 };
 const events = [];
 const reports = [];
 
-const transcript = new Transcript($("turns"), $("conversation"), $("empty"), $("announcer"));
+const transcript = new Transcript($("turns"), $("empty"), $("announcer"));
 const speaker = new Speaker(
   (message) => socket?.send(message),
   ({ type, epoch, samples, time }) => {
@@ -38,10 +38,13 @@ const speaker = new Speaker(
 );
 let microphone;
 let socket;
+// Counts beginnings and ends, so that a beginning knows whether it is still wanted.
+let runs = 0;
 
 // --- what the user does ---
 
 async function begin() {
+  const run = ++runs;
   session.running = true;
   session.reason = "";
   $("problems").replaceChildren();
@@ -49,26 +52,26 @@ async function begin() {
   state("connecting");
   controls();
   // Within the click, so that the browser lets it sound.
-  const ready = speaker.open(USUAL_RATE);
+  const sounds = speaker.open(USUAL_RATE).then(() => "", (error) => `there is no sound here: ${error.message}`);
   const heard = new Microphone(frame, (reason) => withoutMicrophone(reason));
-  try {
-    await heard.open();
-    microphone = heard;
-  } catch (error) {
+  const silence = await heard.open().then(() => "", refusal);
+  const deaf = await sounds;
+  // The user may have ended it meanwhile.
+  if (run !== runs) return heard.close();
+  if (deaf) {
     heard.close();
-    withoutMicrophone(refusal(error));
+    return end(deaf, "refused");
   }
-  try {
-    await ready;
-  } catch (error) {
-    return end(`there is no sound here: ${error.message}`, "refused");
-  }
-  if (!session.running) return;
+  microphone = silence ? undefined : heard;
+  if (silence) withoutMicrophone(silence);
+  microphone?.mute(session.muted);
   socket = new Socket({ open: hello, message: told, audio: sound, waiting: again, over: (reason) => end(reason, "refused") });
   socket.open();
+  controls();
 }
 
 function end(reason = "", shown = "off") {
+  runs++;
   session.running = false;
   session.reason = reason;
   socket?.close();
@@ -200,6 +203,7 @@ function controls() {
 }
 
 function problem(text) {
+  if ($("problems").lastChild?.firstChild.textContent === text) return;
   const line = document.createElement("p");
   const words = document.createElement("span");
   words.textContent = text;
@@ -236,7 +240,12 @@ function animate() {
 
 // --- keys and clicks ---
 
-$("begin").onclick = () => (session.running ? end() : begin());
+$("begin").onclick = () => {
+  // So that the space bar, from now on, interrupts.
+  $("conversation").focus();
+  if (session.running) end();
+  else begin();
+};
 $("mute").onclick = () => mute(!session.muted);
 $("interrupt").onclick = interrupt;
 $("say").onsubmit = (event) => {

@@ -14,10 +14,10 @@ export class Microphone {
       throw new Error("a browser gives the microphone only to pages of this machine or of https");
     }
     const wishes = { echoCancellation: true, noiseSuppression: true, autoGainControl: true, channelCount: 1 };
-    this.stream = await navigator.mediaDevices.getUserMedia({ audio: wishes });
     // The context runs at the machine's own rate: not every browser resamples a microphone.
     this.context = new AudioContext();
     try {
+      this.stream = await navigator.mediaDevices.getUserMedia({ audio: wishes });
       await this.context.audioWorklet.addModule("/capture-worklet.js");
       await this.context.resume();
     } catch (error) {

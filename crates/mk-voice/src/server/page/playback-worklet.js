@@ -13,6 +13,7 @@ class Playback extends AudioWorkletProcessor {
     super();
     this.prebuffer = PREBUFFER;
     this.before = { epoch: -1, position: 0 };
+    this.isClosed = false;
     this.begin(-1);
     this.port.onmessage = ({ data }) => this[data.type](data);
   }
@@ -81,6 +82,11 @@ class Playback extends AudioWorkletProcessor {
     }
   }
 
+  // There will be nothing to play any more.
+  close() {
+    this.isClosed = true;
+  }
+
   // It is silent now.
   stop(why) {
     this.fading = null;
@@ -141,7 +147,7 @@ class Playback extends AudioWorkletProcessor {
       this.sinceReport += speaker.length;
       if (this.sinceReport >= sampleRate / REPORTS) this.tell("played");
     }
-    return true;
+    return !this.isClosed;
   }
 
   ranOut() {

@@ -8,28 +8,36 @@ export class Speaker {
   constructor(onreport, onevent) {
     this.onreport = onreport;
     this.onevent = onevent;
-    this.playing = false;
     this.dropped = 0;
     this.underruns = 0;
     this.timers = new Set();
+    this.early = [];
+    this.opened = 0;
   }
 
-  // Makes it ready for audio at a rate. Where it is not yet so, the user must have touched the page.
+  // Makes it ready for a conversation's audio at a rate. Where there was none before, the user must have touched the page.
   async open(sampleRate) {
+    this.silence();
+    const number = ++this.opened;
     if (this.context?.sampleRate !== sampleRate) {
-      this.close();
+      this.context?.close();
       this.context = new AudioContext({ sampleRate, latencyHint: "interactive" });
+      this.analyser = new AnalyserNode(this.context, { fftSize: 512 });
+      this.analyser.connect(this.context.destination);
       this.loaded = this.context.audioWorklet.addModule("/playback-worklet.js");
     }
-    const context = this.context;
-    await Promise.all([this.loaded, context.resume()]);
-    if (context !== this.context) return;
-    // A new conversation counts its epochs from the beginning.
-    this.silence();
-    this.analyser ??= new AnalyserNode(context, { fftSize: 512 });
-    this.node = new AudioWorkletNode(context, "playback", { numberOfInputs: 0, outputChannelCount: [1] });
+    await Promise.all([this.loaded, this.context.resume()]);
+    if (number !== this.opened) return;
+    this.node = new AudioWorkletNode(this.context, "playback", { numberOfInputs: 0, outputChannelCount: [1] });
     this.node.port.onmessage = ({ data }) => this.report(data);
-    this.node.connect(this.analyser).connect(context.destination);
+    this.node.connect(this.analyser);
+    for (const message of this.early.splice(0)) this.post(message);
+  }
+
+  // What comes before it is ready waits.
+  post(message) {
+    if (this.node) this.node.port.postMessage(message);
+    else this.early.push(message);
   }
 
   // A binary message of the server.
@@ -38,12 +46,12 @@ export class Speaker {
     const samples = new Int16Array(message.slice(HEADER));
     const epoch = header.getUint32(0, true);
     const first = Number(header.getBigUint64(4, true));
-    this.node?.port.postMessage({ type: "audio", epoch, first, samples }, [samples.buffer]);
+    this.post({ type: "audio", epoch, first, samples });
   }
 
   // "end", "pause", "resume" or "flush".
   command(type, epoch, samples) {
-    this.node?.port.postMessage({ type, epoch, samples });
+    this.post({ type, epoch, samples });
   }
 
   // Seconds from the worklet to the ear, as far as the browser knows.
@@ -58,7 +66,6 @@ export class Speaker {
       return;
     }
     this.onevent(data);
-    this.playing = type === "played";
     if (type === "flushed") {
       // What has left the worklet will be heard; nothing else will.
       for (const timer of this.timers) clearTimeout(timer);
@@ -80,14 +87,16 @@ export class Speaker {
   silence() {
     for (const timer of this.timers) clearTimeout(timer);
     this.timers.clear();
+    this.node?.port.postMessage({ type: "close" });
     this.node?.disconnect();
     this.node = undefined;
+    this.early = [];
     this.counted = undefined;
-    this.playing = false;
   }
 
   close() {
     this.silence();
+    this.opened++;
     this.context?.close();
     this.context = this.analyser = undefined;
   }

@@ -14,8 +14,8 @@ export function indexOfByte(text, byte) {
 }
 
 export class Transcript {
-  constructor(list, scroller, empty, announcer) {
-    Object.assign(this, { list, scroller, empty, announcer });
+  constructor(list, empty, announcer) {
+    Object.assign(this, { list, empty, announcer });
     this.entries = [];
     this.conversation = 0;
   }
@@ -51,8 +51,9 @@ export class Transcript {
     const item = document.createElement("li");
     item.className = "aside";
     item.textContent = text;
+    const last = this.list.lastChild;
     this.list.append(item);
-    this.scroll();
+    this.follow(last);
   }
 
   entry(who, turn) {
@@ -68,13 +69,14 @@ export class Transcript {
 
   // The entry's element: what is said later stands lower, and an answer under what it answers.
   item(entry) {
+    const last = this.list.lastChild;
     if (!entry.item) {
       entry.item = document.createElement("li");
       entry.item.className = entry.who;
       this.list.append(entry.item);
       this.empty.hidden = true;
     }
-    this.scroll();
+    this.follow(last);
     return entry.item;
   }
 
@@ -87,11 +89,10 @@ export class Transcript {
     while (this.announcer.children.length > 20) this.announcer.firstChild.remove();
   }
 
-  // Follows what is said, unless the user reads further up.
-  scroll() {
-    const { scroller } = this;
-    const isAtEnd = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 160;
-    if (isAtEnd) requestAnimationFrame(() => (scroller.scrollTop = scroller.scrollHeight));
+  // Follows what is said, unless the user reads further up. `last` is the element at the end before.
+  follow(last) {
+    const isInSight = !last || last.getBoundingClientRect().top < window.innerHeight;
+    if (isInSight) requestAnimationFrame(() => this.list.lastChild?.scrollIntoView({ block: "nearest" }));
   }
 }
 

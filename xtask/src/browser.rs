@@ -1,0 +1,81 @@
+//! `cargo xtask browser`: the voice demo in a real browser, with a microphone that plays speech.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::setup::{self, call};
+
+/// Programs that the checks need, and the Debian packages that have them.
+const PROGRAMS: [(&str, &str); 2] = [("chromium", "chromium"), ("espeak-ng", "espeak-ng")];
+
+/// Holds the voice demo's page against what a user does, in headless Chromium: a turn, interruptions, connections that
+/// break. Pictures of the page go to .mk/browser.
+///
+/// Chromium and espeak-ng are installed where that is possible. Where they cannot be, nothing is checked, and that is
+/// said; with CI=true it is a failure.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only the checks whose names contain this.
+    #[arg(long)]
+    only: Option<String>,
+}
+
+/// Runs the checks on the repository at `root`.
+pub fn run(args: &Args, root: &Path) -> Result<()> {
+    if let Err(missing) = prepare(root) {
+        ensure!(!is_ci(), "the browser checks cannot run: {missing:#}");
+        println!("\nNOT RUN: the voice demo was not tried in a browser: {missing:#}\n");
+        return Ok(());
+    }
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let programs = ["--example", "voice_demo", "--bin", "mk-doubles"];
+    let build = ["build", "--release", "--quiet", "-p", "mk-examples", "-p", "mk-doubles"];
+    call(Command::new(cargo).current_dir(root).args(build).args(programs))?;
+
+    let pictures = root.join(".mk/browser");
+    std::fs::create_dir_all(&pictures)
+        .with_context(|| format!("cannot create {}", pictures.display()))?;
+    let mut checks = Command::new(setup::python_of(&root.join(setup::BROWSER.folder)));
+    checks.current_dir(root).arg("xtask/browser/check.py");
+    checks.arg("--demo").arg(root.join("target/release/examples/voice_demo"));
+    checks.arg("--doubles").arg(root.join("target/release/mk-doubles"));
+    checks.arg("--out").arg(&pictures);
+    if let Some(only) = &args.only {
+        checks.args(["--only", only]);
+    }
+    call(&mut checks)
+}
+
+/// Installs what is missing, where that is possible.
+fn prepare(root: &Path) -> Result<()> {
+    let missing: Vec<&str> = PROGRAMS
+        .into_iter()
+        .filter(|(program, _)| !is_installed(program))
+        .map(|(_, package)| package)
+        .collect();
+    if !missing.is_empty() {
+        println!("installing {}", missing.join(", "));
+        let install = ["install", "--yes", "--quiet", "--no-install-recommends"];
+        let apt = || -> Result<()> {
+            call(Command::new("apt-get").args(["update", "--quiet"]))?;
+            let mut install_missing = Command::new("apt-get");
+            install_missing.args(install).args(&missing).env("DEBIAN_FRONTEND", "noninteractive");
+            call(&mut install_missing)
+        };
+        let names = missing.join(" and ");
+        apt().with_context(|| format!("{names} not found, and could not be installed"))?;
+    }
+    setup::install(root, &setup::BROWSER)
+}
+
+fn is_installed(program: &str) -> bool {
+    let quiet = std::process::Stdio::null;
+    let version = Command::new(program).arg("--version").stdout(quiet()).stderr(quiet()).status();
+    version.is_ok_and(|status| status.success())
+}
+
+fn is_ci() -> bool {
+    std::env::var("CI").is_ok_and(|value| value == "true")
+}

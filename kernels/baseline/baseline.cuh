@@ -29,8 +29,23 @@ template <int WIDTH = 32> __device__ __forceinline__ float lanes_sum(float v) {
   return v;
 }
 
+// Where launches overlap, the next kernel may start now; and this one goes on when all before it is done and visible.
+// Weights need no waiting for.
+__device__ __forceinline__ void let_next_start() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void await_last() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void take_turns() { let_next_start(); await_last(); }
+
 // One block: the row of the token that is handed in at this position, or was made at the last.
 __device__ __forceinline__ void embed(MkBaseline const& p) {
+  take_turns();
   const int index = p.state->position - p.state->start;
   const uint32_t token = index < p.state->n_forced ? p.forced[index] : p.state->token;
   for (int i = threadIdx.x; i < p.hidden; i += blockDim.x) p.x[i] = __bfloat162float(p.embed[(size_t)token * p.hidden + i]);
@@ -38,6 +53,7 @@ __device__ __forceinline__ void embed(MkBaseline const& p) {
 
 // RMSNorm by one block of 256.
 __device__ __forceinline__ void norm(MkBaseline const& p) {
+  take_turns();
   __shared__ float sums[8];
   const float4* x = (const float4*)p.x;
   float ss = 0;
@@ -73,6 +89,7 @@ template <int COLUMNS, int ROWS, Then THEN> __device__ __forceinline__ void gemv
   const int first = THEN == GATE ? warp : warp * ROWS, step = THEN == GATE ? p.rows : 1;
   // HEAD's last warp may have fewer rows: it reads the last one again.
   auto row = [&](int r) { return THEN == HEAD ? min(first + r, p.rows - 1) : first + r * step; };
+  let_next_start();
   float sum[ROWS] = {};
 #pragma unroll
   for (int part = 0; part < PARTS; part++) {
@@ -80,6 +97,7 @@ template <int COLUMNS, int ROWS, Then THEN> __device__ __forceinline__ void gemv
     __shared__ uint4 room[ROWS + 1][N][GEMV_THREADS];
 #pragma unroll
     for (int r = 0; r <= ROWS; r++) {
+      if (r == ROWS && part == 0) await_last();
       const uint4* from = (const uint4*)(r < ROWS ? p.weights + (size_t)row(r) * COLUMNS : p.input) + part * N * 32 + lane;
 #pragma unroll
       for (int i = 0; i < N; i++) copy_async(&room[r][i][threadIdx.x], from + i * 32);
@@ -129,6 +147,7 @@ template <int COLUMNS, int ROWS, Then THEN> __device__ __forceinline__ void gemv
 // A warp for each head of queries, keys and values: norm and rotation, keys and values to the cache, queries scaled for a
 // softmax in base 2. One block of 128 a key head: q0, q1, k, v.
 __device__ __forceinline__ void heads(MkBaseline const& p) {
+  take_turns();
   const int group = blockIdx.x, role = threadIdx.x / 32, lane = threadIdx.x % 32, pos = p.state->position;
   const int head = role < 2 ? 2 * group + role : role == 2 ? Q_HEADS + group : Q_HEADS + KV_HEADS + group;
   const float2* src = (const float2*)(p.numbers + head * HEAD_DIM);
@@ -153,6 +172,7 @@ __device__ __forceinline__ void heads(MkBaseline const& p) {
 // Attention of one key head over one part of the positions: grid (KV_HEADS, splits). Half a warp takes a position, four
 // positions at a time while the next four are under way; each half keeps a softmax of its own, and the block joins them.
 __device__ __forceinline__ void attention(MkBaseline const& p) {
+  take_turns();
   constexpr int HALVES = ATTENTION_THREADS / 16, BATCH = 4, STEP = HALVES * BATCH;
   __shared__ uint4 room[2][2][BATCH][ATTENTION_THREADS];
   __shared__ float values[HALVES][2][HEAD_DIM];
@@ -246,6 +266,7 @@ __device__ __forceinline__ void attention(MkBaseline const& p) {
 
 // The parts of a query head joined: a block of HEAD_DIM threads each.
 __device__ __forceinline__ void merge(MkBaseline const& p) {
+  take_turns();
   const int head = blockIdx.x, dim = threadIdx.x;
   float best = NO_SCORE, total = 0, value = 0;
   for (int s = 0; s < p.splits; s++) best = fmaxf(best, p.states[s * Q_HEADS + head][0]);
@@ -261,6 +282,7 @@ __device__ __forceinline__ void merge(MkBaseline const& p) {
 // One block of 1,024: the best of the head's blocks is the token. The host hears of it, and the next replay of the graph
 // takes it from there.
 __device__ __forceinline__ void argmax(MkBaseline const& p) {
+  take_turns();
   __shared__ unsigned long long best[32];
   unsigned long long key = 0;
   for (int i = threadIdx.x; i < p.rows; i += 1024) key = max_key(key, p.keys[i]);

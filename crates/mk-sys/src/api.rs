@@ -3,6 +3,8 @@
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::sync::OnceLock;
 
+use cudarc::driver::sys::CUlaunchConfig;
+
 use crate::driver::DriverError;
 use crate::library::{Code, Library};
 
@@ -58,6 +60,7 @@ api! {
     graph_exec_destroy = "cuGraphExecDestroy": fn(Opaque);
     launch = "cuLaunchKernel":
         fn(Opaque, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, Opaque, *mut *mut c_void, *mut *mut c_void);
+    launch_ex = "cuLaunchKernelEx": fn(*const CUlaunchConfig, Opaque, *mut *mut c_void, *mut *mut c_void);
     launch_cooperative = "cuLaunchCooperativeKernel":
         fn(Opaque, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, Opaque, *mut *mut c_void);
 }

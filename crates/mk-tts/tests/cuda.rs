@@ -129,7 +129,8 @@ fn along_given_codes_the_decoders_say_what_the_cpu_says() {
         ] {
             let ours = errors(pick(&found), pick(&exact), width);
             let theirs = errors(pick(&rounded), pick(&exact), width);
-            println!("{what}: mean and worst {ours:.2e?}; the CPU's bf16 {theirs:.2e?}");
+            let [mean, worst] = ours;
+            println!("{what}: mean {mean:.2e}, worst {worst:.2e}; the CPU's bf16 {theirs:?}");
             for (ours, theirs) in ours.into_iter().zip(theirs) {
                 assert!(ours < 2.0 * theirs + 1e-3, "{what}: {ours} {theirs}");
             }

@@ -1,8 +1,13 @@
-//! Launches that are recorded once and replayed.
+//! Launches that are recorded once and replayed, and launches that overlap.
 
+use std::ffi::c_void;
 use std::ptr::null_mut;
 
-use super::{Device, Stream};
+use cudarc::driver::sys::{
+    CUlaunchAttribute, CUlaunchAttributeID as Attribute, CUlaunchAttributeValue, CUlaunchConfig,
+};
+
+use super::{Device, Grid, Kernel, Stream};
 use crate::api::Opaque;
 use crate::driver::DriverError;
 use crate::library::check;
@@ -50,6 +55,47 @@ impl Stream {
         }
         whole?;
         Ok(Graph { device: self.device.clone(), graph })
+    }
+
+    /// As [`Stream::launch`] for a kernel that may begin before the one ahead of it has ended, where that allows it: it waits
+    /// itself, by `griddepcontrol`, before it touches what the other writes. Needs compute capability 9.0.
+    ///
+    /// # Errors
+    /// [`DriverError`].
+    ///
+    /// # Safety
+    /// As of [`Stream::launch`], and the kernel waits.
+    pub unsafe fn launch_overlapping<P: Copy>(
+        &self,
+        kernel: &Kernel,
+        grid: Grid,
+        parameter: &P,
+    ) -> Result<(), DriverError> {
+        let api = self.device.0.enter()?;
+        let mut parameters = [(&raw const *parameter).cast_mut().cast::<c_void>()];
+        let mut attribute = CUlaunchAttribute {
+            id: Attribute::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+        };
+        let [x, y, z] = grid.blocks;
+        let config = CUlaunchConfig {
+            gridDimX: x,
+            gridDimY: y,
+            gridDimZ: z,
+            blockDimX: grid.threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: grid.shared,
+            hStream: self.stream.cast(),
+            attrs: &mut attribute,
+            numAttrs: 1,
+        };
+        // SAFETY: configuration and parameter are copied before the call returns; the rest is the caller's word.
+        let code = unsafe {
+            (api.launch_ex)(&config, kernel.function, parameters.as_mut_ptr(), null_mut())
+        };
+        check("cuLaunchKernelEx", code)
     }
 
     /// Runs a recorded graph.

@@ -32,6 +32,7 @@ pub struct Baseline {
     buffers: Buffers,
     device: Device,
     len: usize,
+    overlapping: bool,
 }
 
 /// Its kernels.
@@ -116,7 +117,13 @@ impl Baseline {
         let stream = device.stream()?;
         let weights = PlainWeights::load(&device, &stream, &config, checkpoint)?;
         let buffers = Buffers::new(&device, &config, capacity)?;
-        Ok(Self { config, stream, kernels, weights, buffers, device, len: 0 })
+        Ok(Self { config, stream, kernels, weights, buffers, device, len: 0, overlapping: false })
+    }
+
+    /// Whether a kernel may begin, and have its weights on the way, while the one before it ends (programmatic dependent
+    /// launches); it may not at first.
+    pub fn set_overlapping(&mut self, overlapping: bool) {
+        self.overlapping = overlapping;
     }
 
     /// Positions in the cache.
@@ -183,6 +190,7 @@ impl Baseline {
             buffers: &self.buffers,
             mailbox,
             splits,
+            overlapping: self.overlapping,
         };
         let mut graph = self.stream.record(|| raw::queue_token(&self.stream, &call))?;
         let mut queued = 0;

@@ -19,6 +19,8 @@ pub(in super::super) struct BaselineCall<'a> {
     pub(in super::super) mailbox: &'a HostMemory,
     /// Parts of the positions that attention is split into.
     pub(in super::super) splits: usize,
+    /// Whether a kernel may begin while the one before it ends.
+    pub(in super::super) overlapping: bool,
 }
 
 /// Puts one token's launches on a stream.
@@ -26,7 +28,7 @@ pub(in super::super) fn queue_token(
     stream: &Stream,
     call: &BaselineCall<'_>,
 ) -> Result<(), DriverError> {
-    let BaselineCall { config, kernels, weights, buffers, mailbox, splits } = call;
+    let BaselineCall { config, kernels, weights, buffers, mailbox, splits, overlapping } = call;
     let (hidden, inter, vocab) =
         (config.hidden_size, config.intermediate_size, config.vocab_size);
     let (q_size, kv_size) = (config.q_size(), config.kv_size());
@@ -60,8 +62,15 @@ pub(in super::super) fn queue_token(
         let blocks = [blocks[0] as u32, blocks[1] as u32, 1];
         let grid = Grid { blocks, threads, shared: 0, cooperative: false };
         // SAFETY: the buffers are made for this model and `capacity` positions, of which the caller runs no more; they are
-        // one decoder's, whose launches are in order on its stream. Weights are only read.
-        unsafe { stream.launch(kernel, grid, p) }
+        // one decoder's, whose launches are in order on its stream. Weights are only read, and each kernel waits before it
+        // touches anything else.
+        unsafe {
+            if *overlapping {
+                stream.launch_overlapping(kernel, grid, p)
+            } else {
+                stream.launch(kernel, grid, p)
+            }
+        }
     };
     let product = |gemv: &Gemv, matrix: u64, rows: usize, input: &Memory, p: MkBaseline| {
         let input = input.address() as *const u16;

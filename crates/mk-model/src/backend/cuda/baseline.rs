@@ -6,13 +6,15 @@ use std::sync::atomic::Ordering;
 use mk_sys::abi::MK_NO_TOKEN;
 use mk_sys::device::{Device, HostMemory, Kernel, Memory, Module, Stream};
 
-use super::kernels::{Kernels, read, unavailable};
+use super::kernels::{read, unavailable};
 use super::raw::{self, BaselineCall};
 use super::weights::Loader;
 use crate::checkpoint::{Checkpoint, Layout};
 use crate::config::Config;
 use crate::error::{Error, Result};
 
+/// Attention heads, key-value heads and head_dim that the kernels are made for.
+const HEADS: (usize, usize, usize) = (16, 8, 128);
 /// Positions that a block of the attention takes at least, and into how many parts they are split.
 const SPLIT_POSITIONS: usize = 64;
 const SPLITS: (usize, usize) = (4, 32);
@@ -109,8 +111,10 @@ impl Baseline {
         checkpoint.audit(&mut |_| {})?;
         let config = checkpoint.config().clone();
         let device = Device::open(ordinal).map_err(|e| unavailable(e.to_string()))?;
-        // What the megakernel does not run on, this need not run on either.
-        Kernels::load(&device, &config)?;
+        let heads = (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
+        if heads != HEADS {
+            return Err(unavailable(format!("there is nothing to compare with for heads {heads:?}")));
+        }
         let image = mk_sys::kernels::image(device.info().compute_capability)
             .map_err(|e| unavailable(e.to_string()))?;
         let kernels = BaselineKernels::load(&device.load(image)?, &config)?;

@@ -172,6 +172,37 @@ fn prefills_of_any_length_agree_with_single_steps() {
     }
 }
 
+/// Everything once, in a run that is short enough for compute-sanitizer's slowest tool.
+#[test]
+fn one_small_run_of_everything() {
+    let spec = Spec { num_hidden_layers: 1, vocab_size: 320, ..spec() };
+    let Some(model) = on_gpu(|| load(&spec, &cuda())) else { return };
+    let exact = load(&spec, &options(Precision::F32)).unwrap();
+    let ids: Vec<u32> = (0..20).map(|i| i * 13 % 320).collect();
+    let run = |model: &Model| {
+        let mut sequence = model.sequence().unwrap();
+        sequence.extend(Input::Tokens(&ids[..18]), Readout::NOTHING).unwrap();
+        sequence.extend(Input::Tokens(&ids[18..]), Readout::ALL_LOGITS).unwrap().logits
+    };
+    let error = worst_error(&run(&model), &run(&exact), 320);
+    assert!(error < 3e-2, "{error}");
+    for sampling in [
+        Sampling::default(),
+        Sampling {
+            temperature: 1.0,
+            top_k: 10,
+            top_p: 0.9,
+            min_p: 0.01,
+            repetition_penalty: 1.1,
+            ..Sampling::default()
+        },
+    ] {
+        let mut sequence = model.sequence().unwrap();
+        sequence.set_prompt(&ids).unwrap();
+        assert_eq!(decode(&mut sequence, &sampling, &greedy(3)).len(), 3);
+    }
+}
+
 #[test]
 fn reruns_are_the_same_to_the_bit() {
     let Some(model) = on_gpu(|| load(&spec(), &cuda())) else { return };

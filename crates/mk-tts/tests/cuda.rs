@@ -57,7 +57,9 @@ fn load(dir: &tempfile::TempDir, options: &ModelOptions) -> mk_tts::Result<Talke
 fn on_gpu<T>(load: impl FnOnce() -> mk_tts::Result<T>) -> Option<T> {
     match load() {
         Ok(loaded) => Some(loaded),
-        Err(Error::Model(ModelError::Unavailable { what, reason })) if what == "the CUDA backend" => {
+        Err(Error::Model(ModelError::Unavailable { what, reason }))
+            if what == "the CUDA backend" =>
+        {
             println!("not checked: {reason}");
             None
         }

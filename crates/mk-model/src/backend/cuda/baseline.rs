@@ -113,7 +113,9 @@ impl Baseline {
         let device = Device::open(ordinal).map_err(|e| unavailable(e.to_string()))?;
         let heads = (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
         if heads != HEADS {
-            return Err(unavailable(format!("there is nothing to compare with for heads {heads:?}")));
+            return Err(unavailable(format!(
+                "there is nothing to compare with for heads {heads:?}"
+            )));
         }
         let image = mk_sys::kernels::image(device.info().compute_capability)
             .map_err(|e| unavailable(e.to_string()))?;
@@ -151,13 +153,9 @@ impl Baseline {
     ///
     /// # Errors
     /// Ids out of range or none, a full cache, [`Error::NotFinite`], a failure of the device.
-    pub fn run(
-        &mut self,
-        ids: &[u32],
-        tokens: usize,
-        each: &mut dyn FnMut(u32),
-    ) -> Result<()> {
-        let (used, capacity, vocab_size) = (self.len, self.buffers.capacity, self.config.vocab_size);
+    pub fn run(&mut self, ids: &[u32], tokens: usize, each: &mut dyn FnMut(u32)) -> Result<()> {
+        let (used, capacity, vocab_size) =
+            (self.len, self.buffers.capacity, self.config.vocab_size);
         let steps = (ids.len() + tokens).saturating_sub(1);
         if ids.is_empty() || steps == 0 {
             return Err(Error::EmptyInput);

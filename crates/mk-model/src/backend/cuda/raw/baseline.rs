@@ -29,8 +29,7 @@ pub(in super::super) fn queue_token(
     call: &BaselineCall<'_>,
 ) -> Result<(), DriverError> {
     let BaselineCall { config, kernels, weights, buffers, mailbox, splits, overlapping } = call;
-    let (hidden, inter, vocab) =
-        (config.hidden_size, config.intermediate_size, config.vocab_size);
+    let (hidden, inter, vocab) = (config.hidden_size, config.intermediate_size, config.vocab_size);
     let (q_size, kv_size) = (config.q_size(), config.kv_size());
     let (kv_heads, head_dim) = (config.num_key_value_heads, config.head_dim);
     let at = |memory: &Memory, offset: usize| memory.address() + offset as u64;
@@ -79,7 +78,12 @@ pub(in super::super) fn queue_token(
     };
     let norm = |norms: u64| {
         let output = buffers.normed.address() as *mut u16;
-        launch(&kernels.norm, [1, 1], 256, &MkBaseline { norms: norms as *const u16, output, ..base })
+        launch(
+            &kernels.norm,
+            [1, 1],
+            256,
+            &MkBaseline { norms: norms as *const u16, output, ..base },
+        )
     };
 
     launch(&kernels.embed, [1, 1], 256, &base)?;
@@ -102,8 +106,7 @@ pub(in super::super) fn queue_token(
             ..base
         };
         launch(&kernels.heads, [kv_heads, 1], 128, &heads)?;
-        let attention =
-            MkBaseline { input: buffers.queries.address() as *const u16, ..base };
+        let attention = MkBaseline { input: buffers.queries.address() as *const u16, ..base };
         launch(&kernels.attention, [kv_heads, *splits], 128, &attention)?;
         let merge = MkBaseline { output: buffers.attended.address() as *mut u16, ..base };
         launch(&kernels.merge, [config.num_attention_heads, 1], head_dim as u32, &merge)?;

@@ -160,6 +160,42 @@ typedef struct MkPrefill {
   float eps;
 } MkPrefill;
 
+/* Where the decoder of one kernel an operation is, in device memory: a replay takes it up and leaves it one further. */
+typedef struct MkBaselineState {
+  int32_t position;
+  uint32_t token;              /* the last one made */
+  int32_t start;               /* position of the first of `forced` */
+  int32_t n_forced;
+} MkBaselineState;
+
+#define MK_NO_TOKEN 0xffffffffu /* the logits are not all numbers */
+
+/* A step of that decoder, which the benchmark compares with; each kernel takes what it needs of this. Weights are
+ * [rows][columns], as in a checkpoint. */
+typedef struct MkBaseline {
+  const mk_bf16* weights;
+  const mk_bf16* norms;        /* one norm's; for heads q norm, k norm */
+  const mk_bf16* embed;
+  const float* rope;           /* [positions][head_dim/2][cos, sin] */
+  const uint32_t* forced;      /* [n_forced] ids handed in */
+  float* x;                    /* [hidden], the residual stream */
+  const mk_bf16* input;        /* [columns]; of the attention the queries */
+  mk_bf16* output;
+  float* numbers;              /* q, k and v, or logits */
+  mk_bf16 *k, *v;              /* [kv_heads][capacity][head_dim], of a layer */
+  float* parts;                /* [splits][q_heads][head_dim] */
+  float (*states)[2];          /* [splits][q_heads]: the largest score, the sum of weights */
+  uint64_t* keys;              /* best logit and id of each block of the head */
+  MkBaselineState* state;
+  volatile uint64_t* out;      /* mapped host: (index + 1) << 32 | token */
+  int32_t hidden;
+  int32_t rows;                /* of the matrix; gate rows; of argmax the keys */
+  int32_t capacity;
+  int32_t splits;
+  float eps;
+  uint32_t reserved;
+} MkBaseline;
+
 #ifdef __cplusplus
 #define MK_ASSERT static_assert
 #else
@@ -181,5 +217,6 @@ MK_ASSERT(sizeof(MkPackHead) == 24, "MkPackHead");
 MK_ASSERT(sizeof(MkRead) == 24, "MkRead");
 MK_ASSERT(sizeof(MkGemm) == 16, "MkGemm");
 MK_ASSERT(sizeof(MkPrefill) == 11 * 8 + 12 * 4, "MkPrefill");
+MK_ASSERT(sizeof(MkBaseline) == 16 * 8 + 6 * 4, "MkBaseline");
 
 #endif

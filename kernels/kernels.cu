@@ -1,4 +1,5 @@
 // Every kernel the crates load, by its plain name, for each shape there is.
+#include "baseline/baseline.cuh"
 #include "decode/decode.cuh"
 #include "decode/pack.cuh"
 #include "prefill/attention.cuh"
@@ -75,3 +76,32 @@ extern "C" __global__ void __launch_bounds__(256) mk_attention(const __grid_cons
   extern __shared__ __align__(128) char base[];
   prefill::attention(p, base);
 }
+
+// One kernel an operation, for the benchmark to compare with.
+#define MK_BASELINE(NAME, THREADS)                                                                                \
+  extern "C" __global__ void __launch_bounds__(THREADS) mk_base_##NAME(const __grid_constant__ MkBaseline p) { \
+    baseline::NAME(p);                                                                                            \
+  }
+MK_BASELINE(embed, 256)
+MK_BASELINE(norm, 256)
+MK_BASELINE(heads, 128)
+MK_BASELINE(attention, baseline::ATTENTION_THREADS)
+MK_BASELINE(merge, HEAD_DIM)
+MK_BASELINE(argmax, 1024)
+
+// Products: columns, and the rows of a warp, so that every multiprocessor has some 16 warps of each.
+#define MK_BASELINE_GEMV(NAME, COLUMNS, ROWS, THEN)                                                                             \
+  extern "C" __global__ void __launch_bounds__(baseline::GEMV_THREADS) mk_base_##NAME(const __grid_constant__ MkBaseline p) { \
+    baseline::gemv<COLUMNS, ROWS, baseline::THEN>(p);                                                                           \
+  }                                                                                                                             \
+  extern "C" { __device__ uint32_t mk_base_rows_##NAME = baseline::block_rows(ROWS, baseline::THEN); }
+MK_BASELINE_GEMV(qkv_1024_3072, 1024, 2, STORE)
+MK_BASELINE_GEMV(o_1024_3072, 2048, 1, ADD)
+MK_BASELINE_GEMV(gate_1024_3072, 1024, 2, GATE)
+MK_BASELINE_GEMV(down_1024_3072, 3072, 1, ADD)
+MK_BASELINE_GEMV(head_1024_3072, 1024, 4, HEAD)
+MK_BASELINE_GEMV(qkv_2048_6144, 2048, 1, STORE)
+MK_BASELINE_GEMV(o_2048_6144, 2048, 1, ADD)
+MK_BASELINE_GEMV(gate_2048_6144, 2048, 2, GATE)
+MK_BASELINE_GEMV(down_2048_6144, 6144, 1, ADD)
+MK_BASELINE_GEMV(head_2048_6144, 2048, 1, HEAD)

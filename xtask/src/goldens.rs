@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use mk_model::synth::{RopeLayout, Spec};
 use mk_tts::config::ModelType;
-use mk_tts::synth::Spec as TtsSpec;
+use mk_tts::synth::{Decoder, Spec as TtsSpec};
 
 use crate::parity::python;
 
@@ -20,6 +20,15 @@ pub struct Args {
     /// Only those of text
     #[arg(long)]
     text: bool,
+    /// Only that of this name
+    #[arg(long)]
+    name: Option<String>,
+}
+
+impl Args {
+    fn wants(&self, name: &str) -> bool {
+        self.name.as_deref().is_none_or(|wanted| wanted == name)
+    }
 }
 
 /// A synthetic model and the reference that is committed for it.
@@ -103,20 +112,46 @@ pub fn all_speech() -> Vec<SpeechGolden> {
     ]
 }
 
+/// Models of speech whose decoders are as wide as the published ones, and so as the CUDA kernels; with few layers, and all
+/// else small. They take seconds to write, so only the GPU is held against them.
+pub fn wide_speech() -> Vec<SpeechGolden> {
+    let wide = |name, size, model_type, modes| {
+        let tiny = TtsSpec::tiny(model_type);
+        let published = TtsSpec::preset(size, model_type).unwrap_or_else(|| tiny.clone());
+        let few = |decoder: Decoder| Decoder {
+            num_hidden_layers: 2,
+            max_position_embeddings: 2048,
+            ..decoder
+        };
+        let spec = TtsSpec {
+            model_size: published.model_size,
+            talker: few(published.talker),
+            predictor: few(published.predictor),
+            ..tiny
+        };
+        SpeechGolden { name, spec, modes: Some(modes), every: 32, codec_frames: 0 }
+    };
+    vec![
+        wide("wide-06", "0.6b", ModelType::CustomVoice, "streaming,dialect"),
+        wide("wide-17", "1.7b", ModelType::VoiceDesign, "whole"),
+    ]
+}
+
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     let root = mk_examples::repo_root()?;
     if !args.speech {
-        text(&root)?;
+        text(&root, args)?;
     }
     if !args.text {
-        speech(&root)?;
+        speech(&root, args)?;
     }
     Ok(())
 }
 
-fn speech(root: &Path) -> Result<()> {
-    for golden in all_speech() {
+fn speech(root: &Path, args: &Args) -> Result<()> {
+    let all = all_speech().into_iter().chain(wide_speech());
+    for golden in all.filter(|golden| args.wants(golden.name)) {
         let model = root.join(".mk/goldens").join(golden.name);
         golden.spec.write(&model)?;
         let out = root.join(SPEECH_FOLDER).join(golden.name);
@@ -133,8 +168,8 @@ fn speech(root: &Path) -> Result<()> {
     Ok(())
 }
 
-fn text(root: &Path) -> Result<()> {
-    for golden in all() {
+fn text(root: &Path, args: &Args) -> Result<()> {
+    for golden in all().into_iter().filter(|golden| args.wants(golden.name)) {
         let model = root.join(".mk/goldens").join(golden.name);
         golden.spec.write(&model)?;
         let recipe = python::Recipe {
@@ -146,6 +181,9 @@ fn text(root: &Path) -> Result<()> {
             greedy: 24,
         };
         python::make_reference(root, &recipe)?;
+    }
+    if args.name.is_some() {
+        return Ok(());
     }
     let tests = root.join("crates/mk-model/tests/goldens");
     let tiny = root.join(".mk/goldens/tiny");
@@ -221,6 +259,29 @@ mod tests {
             {
                 let options = ModelOptions { precision, ..ModelOptions::default() };
                 crate::parity::check_speech(dir.path(), &reference, &options, runtime).unwrap();
+            }
+        }
+    }
+
+    /// The wide ones on a GPU; where there is none, it says so and checks nothing.
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn our_speech_on_a_gpu_is_that_of_qwen_tts() {
+        let folder = mk_examples::repo_root().unwrap().join(SPEECH_FOLDER);
+        for golden in wide_speech() {
+            let dir = tempfile::tempdir().unwrap();
+            golden.spec.write(dir.path()).unwrap();
+            let reference = folder.join(golden.name);
+            let options = ModelOptions { device: Device::Cuda(0), ..ModelOptions::default() };
+            let checked = crate::parity::check_speech(dir.path(), &reference, &options, None);
+            let no_gpu = |error: &mk_tts::Error| {
+                matches!(error, mk_tts::Error::Model(mk_model::Error::Unavailable { .. }))
+            };
+            match checked {
+                Err(error) if error.downcast_ref().is_some_and(no_gpu) => {
+                    return println!("not checked: {error}");
+                }
+                checked => checked.unwrap(),
             }
         }
     }

@@ -11,6 +11,7 @@ mod goldens;
 mod parity;
 mod picture;
 mod setup;
+mod soak;
 mod synth;
 mod test;
 mod voice;
@@ -31,6 +32,7 @@ enum Task {
     Parity(parity::Args),
     Picture(picture::Args),
     Setup(setup::Args),
+    Soak(soak::Args),
     Synth(synth::Args),
     Test(test::Args),
     Voice(voice::Args),
@@ -49,6 +51,7 @@ fn main() -> anyhow::Result<()> {
         Task::Parity(args) => parity::run(&args),
         Task::Picture(args) => picture::run(&args),
         Task::Setup(args) => setup::run(&args, &mk_examples::repo_root()?),
+        Task::Soak(args) => soak::run(&args),
         Task::Synth(args) => synth::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Voice(args) => voice::run(&args),

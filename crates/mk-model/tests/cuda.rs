@@ -8,6 +8,7 @@ mod common;
 use std::ops::ControlFlow;
 
 use half::bf16;
+use mk_model::backend::cuda::Baseline;
 use mk_model::backend::{Input, Readout, Rows};
 use mk_model::checkpoint::{Layout, TensorFiles};
 use mk_model::rng::uniform;
@@ -168,6 +169,117 @@ fn prefills_of_any_length_agree_with_single_steps() {
             worst[0] = worst[0].max(error);
         }
         assert!(worst[0] < 3e-2 && worst[1] < 3e-2, "{worst:?}");
+    }
+}
+
+/// Everything once, in a run that is short enough for compute-sanitizer's slowest tool.
+#[test]
+fn one_small_run_of_everything() {
+    let spec = Spec { num_hidden_layers: 1, vocab_size: 320, ..spec() };
+    let Some(model) = on_gpu(|| load(&spec, &cuda())) else { return };
+    let exact = load(&spec, &options(Precision::F32)).unwrap();
+    let ids: Vec<u32> = (0..20).map(|i| i * 13 % 320).collect();
+    let run = |model: &Model| {
+        let mut sequence = model.sequence().unwrap();
+        sequence.extend(Input::Tokens(&ids[..18]), Readout::NOTHING).unwrap();
+        sequence.extend(Input::Tokens(&ids[18..]), Readout::ALL_LOGITS).unwrap().logits
+    };
+    let error = worst_error(&run(&model), &run(&exact), 320);
+    assert!(error < 3e-2, "{error}");
+    for sampling in [
+        Sampling::default(),
+        Sampling {
+            temperature: 1.0,
+            top_k: 10,
+            top_p: 0.9,
+            min_p: 0.01,
+            repetition_penalty: 1.1,
+            ..Sampling::default()
+        },
+    ] {
+        let mut sequence = model.sequence().unwrap();
+        sequence.set_prompt(&ids).unwrap();
+        assert_eq!(decode(&mut sequence, &sampling, &greedy(3)).len(), 3);
+    }
+}
+
+#[test]
+fn reruns_are_the_same_to_the_bit() {
+    let Some(model) = on_gpu(|| load(&spec(), &cuda())) else { return };
+    let ids = ids(4400, 12);
+    let run = |sequence: &mut Sequence| {
+        sequence.reset();
+        let mut rows = Vec::new();
+        for (from, to) in [(0, 5), (5, 70), (70, 2200), (2200, 2230), (2230, 4330), (4330, 4400)] {
+            let first = to - 3;
+            sequence.extend(Input::Tokens(&ids[from..first]), Readout::NOTHING).unwrap();
+            let last = Input::Tokens(&ids[first..to]);
+            rows.extend(sequence.extend(last, Readout::ALL_LOGITS).unwrap().logits);
+        }
+        rows
+    };
+    let mut sequence = model.sequence().unwrap();
+    let first = run(&mut sequence);
+    for _ in 0..3 {
+        assert!(run(&mut sequence) == first);
+        assert!(run(&mut model.sequence().unwrap()) == first);
+    }
+}
+
+/// What the benchmark compares with has to be the same decoder, or the comparison says nothing.
+#[test]
+fn one_kernel_an_operation_decodes_the_same() {
+    for spec in [Spec { num_hidden_layers: 2, tied: false, ..wide() }, spec()] {
+        let dir = common::written(&spec);
+        let checkpoint = Checkpoint::open(dir.path()).unwrap();
+        let Some(model) = on_gpu(|| Model::load(&checkpoint, &cuda())) else { return };
+        let exact = Model::load(&checkpoint, &options(Precision::F32)).unwrap();
+        let mut baseline = Baseline::load(&checkpoint, 0, 2300).unwrap();
+        let (mut sequence, mut expected) = (model.sequence().unwrap(), exact.sequence().unwrap());
+        let prompt = ids(2100, 11);
+        let mut done = 0;
+        for end in [1, 2, 100, 101, 700, 2100] {
+            baseline.run(&prompt[done..end], 1, &mut |_| ()).unwrap();
+            let input = Input::Tokens(&prompt[done..end]);
+            let expected = expected.extend(input, Readout::LAST_LOGITS).unwrap().logits;
+            let error = relative_error(&baseline.logits().unwrap(), &expected);
+            println!("position {}: {error:.2e}", end - 1);
+            assert!(error < 3e-2, "{error}");
+            done = end;
+        }
+        // Along the megakernel's text, each takes the most likely token, but for what rounding decides.
+        for length in [1, 2000] {
+            sequence.set_prompt(&prompt[..length]).unwrap();
+            let text = decode(&mut sequence, &Sampling::default(), &greedy(150));
+            let whole = [&prompt[..length], &text[..149]].concat();
+            let mut found = Vec::new();
+            baseline.truncate(0);
+            baseline.run(&whole, 1, &mut |token| found.push(token)).unwrap();
+            expected.reset();
+            if length > 1 {
+                expected.extend(Input::Tokens(&whole[..length - 1]), Readout::NOTHING).unwrap();
+            }
+            let rest = Input::Tokens(&whole[length - 1..]);
+            let logits = expected.extend(rest, Readout::ALL_LOGITS).unwrap().logits;
+            let mut other = 0;
+            for (i, row) in logits.chunks_exact(VOCAB).enumerate() {
+                let (ours, theirs) = (text[i], found[length - 1 + i]);
+                let margin = (row[ours as usize] - row[theirs as usize]).abs();
+                assert!(margin < 0.3, "{theirs} for {ours}, {margin} apart");
+                other += usize::from(ours != theirs);
+            }
+            println!("{other} of 150 tokens differ, at near-ties");
+            assert!(other < 10, "{other}");
+            // And left to itself it goes on as it does when it is led, also where its kernels overlap.
+            baseline.truncate(0);
+            baseline.set_overlapping(true);
+            let mut alone = Vec::new();
+            baseline.run(&whole[..length], 20, &mut |token| alone.push(token)).unwrap();
+            let same = (0..19).take_while(|i| found[length - 1 + i] == text[*i]).count() + 1;
+            assert_eq!(alone[length - 1..][..same], found[length - 1..][..same]);
+            baseline.set_overlapping(false);
+        }
+        assert!(matches!(baseline.run(&[1], 3000, &mut |_| ()), Err(Error::ContextFull { .. })));
     }
 }
 

@@ -1,5 +1,5 @@
 //! What the host and the kernels agree on: `kernels/abi.h`, by bindgen. `cargo xtask codegen` makes it anew.
-// Header efba4ba4b09176f1
+// Header 33bd6e0353c6d4d3
 
 #![allow(missing_docs, non_camel_case_types, non_snake_case, non_upper_case_globals)]
 
@@ -9,6 +9,7 @@ pub const MK_TILE: u32 = 16;
 pub const MK_MAX_STOPS: u32 = 16;
 pub const MK_MAX_TOP_K: u32 = 64;
 pub const MK_PREFILL_BATCH: u32 = 2048;
+pub const MK_NO_TOKEN: u32 = 4294967295;
 pub type mk_bf16 = u16;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -364,4 +365,80 @@ const _: () = {
         [::std::mem::offset_of!(MkPrefill, gate_rows) - 124usize];
     ["Offset of field: MkPrefill::splits"][::std::mem::offset_of!(MkPrefill, splits) - 128usize];
     ["Offset of field: MkPrefill::eps"][::std::mem::offset_of!(MkPrefill, eps) - 132usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MkBaselineState {
+    pub position: i32,
+    pub token: u32,
+    pub start: i32,
+    pub n_forced: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of MkBaselineState"][::std::mem::size_of::<MkBaselineState>() - 16usize];
+    ["Alignment of MkBaselineState"][::std::mem::align_of::<MkBaselineState>() - 4usize];
+    ["Offset of field: MkBaselineState::position"]
+        [::std::mem::offset_of!(MkBaselineState, position) - 0usize];
+    ["Offset of field: MkBaselineState::token"]
+        [::std::mem::offset_of!(MkBaselineState, token) - 4usize];
+    ["Offset of field: MkBaselineState::start"]
+        [::std::mem::offset_of!(MkBaselineState, start) - 8usize];
+    ["Offset of field: MkBaselineState::n_forced"]
+        [::std::mem::offset_of!(MkBaselineState, n_forced) - 12usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MkBaseline {
+    pub weights: *const mk_bf16,
+    pub norms: *const mk_bf16,
+    pub embed: *const mk_bf16,
+    pub rope: *const f32,
+    pub forced: *const u32,
+    pub x: *mut f32,
+    pub input: *const mk_bf16,
+    pub output: *mut mk_bf16,
+    pub numbers: *mut f32,
+    pub k: *mut mk_bf16,
+    pub v: *mut mk_bf16,
+    pub parts: *mut f32,
+    pub states: *mut [f32; 2usize],
+    pub keys: *mut u64,
+    pub state: *mut MkBaselineState,
+    pub out: *mut u64,
+    pub hidden: i32,
+    pub rows: i32,
+    pub capacity: i32,
+    pub splits: i32,
+    pub eps: f32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of MkBaseline"][::std::mem::size_of::<MkBaseline>() - 152usize];
+    ["Alignment of MkBaseline"][::std::mem::align_of::<MkBaseline>() - 8usize];
+    ["Offset of field: MkBaseline::weights"][::std::mem::offset_of!(MkBaseline, weights) - 0usize];
+    ["Offset of field: MkBaseline::norms"][::std::mem::offset_of!(MkBaseline, norms) - 8usize];
+    ["Offset of field: MkBaseline::embed"][::std::mem::offset_of!(MkBaseline, embed) - 16usize];
+    ["Offset of field: MkBaseline::rope"][::std::mem::offset_of!(MkBaseline, rope) - 24usize];
+    ["Offset of field: MkBaseline::forced"][::std::mem::offset_of!(MkBaseline, forced) - 32usize];
+    ["Offset of field: MkBaseline::x"][::std::mem::offset_of!(MkBaseline, x) - 40usize];
+    ["Offset of field: MkBaseline::input"][::std::mem::offset_of!(MkBaseline, input) - 48usize];
+    ["Offset of field: MkBaseline::output"][::std::mem::offset_of!(MkBaseline, output) - 56usize];
+    ["Offset of field: MkBaseline::numbers"][::std::mem::offset_of!(MkBaseline, numbers) - 64usize];
+    ["Offset of field: MkBaseline::k"][::std::mem::offset_of!(MkBaseline, k) - 72usize];
+    ["Offset of field: MkBaseline::v"][::std::mem::offset_of!(MkBaseline, v) - 80usize];
+    ["Offset of field: MkBaseline::parts"][::std::mem::offset_of!(MkBaseline, parts) - 88usize];
+    ["Offset of field: MkBaseline::states"][::std::mem::offset_of!(MkBaseline, states) - 96usize];
+    ["Offset of field: MkBaseline::keys"][::std::mem::offset_of!(MkBaseline, keys) - 104usize];
+    ["Offset of field: MkBaseline::state"][::std::mem::offset_of!(MkBaseline, state) - 112usize];
+    ["Offset of field: MkBaseline::out"][::std::mem::offset_of!(MkBaseline, out) - 120usize];
+    ["Offset of field: MkBaseline::hidden"][::std::mem::offset_of!(MkBaseline, hidden) - 128usize];
+    ["Offset of field: MkBaseline::rows"][::std::mem::offset_of!(MkBaseline, rows) - 132usize];
+    ["Offset of field: MkBaseline::capacity"]
+        [::std::mem::offset_of!(MkBaseline, capacity) - 136usize];
+    ["Offset of field: MkBaseline::splits"][::std::mem::offset_of!(MkBaseline, splits) - 140usize];
+    ["Offset of field: MkBaseline::eps"][::std::mem::offset_of!(MkBaseline, eps) - 144usize];
+    ["Offset of field: MkBaseline::reserved"]
+        [::std::mem::offset_of!(MkBaseline, reserved) - 148usize];
 };

@@ -3,6 +3,8 @@
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::sync::OnceLock;
 
+use cudarc::driver::sys::CUlaunchConfig;
+
 use crate::driver::DriverError;
 use crate::library::{Code, Library};
 
@@ -50,8 +52,15 @@ api! {
     module_global = "cuModuleGetGlobal_v2": fn(*mut u64, *mut usize, Opaque, *const c_char);
     function_set_attribute = "cuFuncSetAttribute": fn(Opaque, c_int, c_int);
     occupancy = "cuOccupancyMaxActiveBlocksPerMultiprocessor": fn(*mut c_int, Opaque, c_int, usize);
+    capture_begin = "cuStreamBeginCapture_v2": fn(Opaque, c_uint);
+    capture_end = "cuStreamEndCapture": fn(Opaque, *mut Opaque);
+    graph_instantiate = "cuGraphInstantiateWithFlags": fn(*mut Opaque, Opaque, u64);
+    graph_launch = "cuGraphLaunch": fn(Opaque, Opaque);
+    graph_destroy = "cuGraphDestroy": fn(Opaque);
+    graph_exec_destroy = "cuGraphExecDestroy": fn(Opaque);
     launch = "cuLaunchKernel":
         fn(Opaque, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, Opaque, *mut *mut c_void, *mut *mut c_void);
+    launch_ex = "cuLaunchKernelEx": fn(*const CUlaunchConfig, Opaque, *mut *mut c_void, *mut *mut c_void);
     launch_cooperative = "cuLaunchCooperativeKernel":
         fn(Opaque, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, Opaque, *mut *mut c_void);
 }

@@ -3,6 +3,8 @@
 //! Everything is freed when it is dropped. Work on a [`Stream`] is asynchronous and in order; functions that read
 //! results wait for it.
 
+mod graph;
+
 use std::ffi::{CString, c_int, c_void};
 use std::fmt;
 use std::ptr::null_mut;
@@ -12,6 +14,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use crate::api::{Api, Opaque};
 use crate::driver::{self, DriverError};
 use crate::library::check;
+pub use graph::Graph;
 
 /// `CUDA_ERROR_NOT_READY`: there is work left on a stream.
 const NOT_READY: c_int = 600;

@@ -6,6 +6,8 @@ mod ours;
 mod peers;
 mod report;
 mod speech;
+#[cfg(feature = "cuda")]
+mod table;
 
 use anyhow::{Result, ensure};
 use mk_model::{Checkpoint, Precision, Sampling};
@@ -19,8 +21,12 @@ use crate::parity::is_speech;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Checkpoint directory or hub id (owner/name)
-    #[arg(long)]
-    model: String,
+    #[arg(long, required_unless_present = "table")]
+    model: Option<String>,
+    /// Print, row by row, what the CUDA kernels are to reach and what they do, on random checkpoints of the shapes of
+    /// Qwen3-0.6B and 1.7B that are made for it
+    #[arg(long, conflicts_with = "model")]
+    table: bool,
     #[command(flatten)]
     load: SpeechArgs,
     /// Positions to decode at, ascending
@@ -71,9 +77,10 @@ const SAMPLED: Sampling = Sampling {
 pub fn run(args: &Args) -> Result<()> {
     ensure!(args.positions.is_sorted(), "--positions must be ascending");
     ensure!(args.tokens > 0 && args.repeats > 0 && args.rounds > 0, "nothing to measure");
-    let dir = locate(&args.model)?;
+    let Some(name) = &args.model else { return table(args) };
+    let dir = locate(name)?;
     if is_speech(&dir) {
-        return speech::run(args, &locate_speech(&args.model)?);
+        return speech::run(args, name, &locate_speech(name)?);
     }
     let checkpoint = Checkpoint::open(&dir)?;
     let config = checkpoint.config();
@@ -118,7 +125,7 @@ pub fn run(args: &Args) -> Result<()> {
     let after = load::CpuTime::now();
 
     let report = Report {
-        model: args.model.clone(),
+        model: name.clone(),
         threads,
         read_bandwidth: ours::median(&mut bandwidths),
         weight_bytes: weight_bytes(&checkpoint),
@@ -133,6 +140,15 @@ pub fn run(args: &Args) -> Result<()> {
         report.print();
     }
     Ok(())
+}
+
+/// What `--table` asks for.
+fn table(args: &Args) -> Result<()> {
+    ensure!(args.load.load.backend == BackendArg::Cuda, "--table is of --backend cuda");
+    #[cfg(feature = "cuda")]
+    return table::run(args);
+    #[cfg(not(feature = "cuda"))]
+    anyhow::bail!("this program was built without the feature `cuda`")
 }
 
 /// Of the memory that the backend works in.

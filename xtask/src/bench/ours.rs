@@ -69,7 +69,7 @@ pub fn prefill(model: &Model, lengths: &[usize], repeats: usize) -> Result<Vec<P
 }
 
 /// Ids all over the vocabulary; which they are makes no difference to the time.
-fn ids(count: usize, vocab: usize) -> Vec<u32> {
+pub fn ids(count: usize, vocab: usize) -> Vec<u32> {
     (0..count).map(|i| (i * 7919 % vocab) as u32).collect()
 }
 

@@ -56,7 +56,7 @@ struct Reference {
     seconds: f64,
 }
 
-pub fn run(args: &Args, dir: &Path) -> Result<()> {
+pub fn run(args: &Args, name: &str, dir: &Path) -> Result<()> {
     ensure!(args.frames > 1 && args.repeats > 0, "nothing to measure");
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = args.load.load.threads.unwrap_or(cores);
@@ -80,7 +80,7 @@ pub fn run(args: &Args, dir: &Path) -> Result<()> {
     let reference = if args.no_peers { Vec::new() } else { references(args, dir, threads) };
     let after = CpuTime::now();
     let report = Report {
-        model: args.model.clone(),
+        model: name.into(),
         on,
         threads,
         frames: args.frames,

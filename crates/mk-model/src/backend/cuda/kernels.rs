@@ -123,7 +123,8 @@ impl Kernels {
     }
 }
 
-fn read<T: Variable>(module: &Module, name: &str) -> Result<T> {
+/// A variable of the module.
+pub(super) fn read<T: Variable>(module: &Module, name: &str) -> Result<T> {
     raw::parse(&module.variable(name)?)
         .ok_or_else(|| Error::Device("the kernels are of another version than this program".into()))
 }

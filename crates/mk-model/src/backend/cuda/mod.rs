@@ -6,6 +6,7 @@
 //! bf16, sums, norms, softmax and the residual stream f32.
 
 mod bandwidth;
+mod baseline;
 mod kernels;
 mod prefill;
 mod raw;
@@ -24,6 +25,7 @@ use crate::checkpoint::{Layout, TensorFiles};
 use crate::config::Config;
 use crate::error::{Error, Result};
 pub use bandwidth::read_bandwidth;
+pub use baseline::Baseline;
 use kernels::{Kernels, unavailable};
 use prefill::Scratch;
 use state::Buffers;

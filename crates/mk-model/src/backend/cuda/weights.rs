@@ -25,12 +25,11 @@ pub(super) struct Weights {
     pub(super) rope: Memory,
 }
 
-/// Copies and packs tensors on a stream.
-struct Loader<'a> {
-    device: &'a Device,
-    stream: &'a Stream,
-    kernels: &'a Kernels,
-    tensors: &'a TensorFiles,
+/// Copies tensors to the device on a stream.
+pub(super) struct Loader<'a> {
+    pub(super) device: &'a Device,
+    pub(super) stream: &'a Stream,
+    pub(super) tensors: &'a TensorFiles,
 }
 
 impl Weights {
@@ -46,14 +45,14 @@ impl Weights {
         tensors: &TensorFiles,
     ) -> Result<Self> {
         let stream = &device.stream()?;
-        let loader = Loader { device, stream, kernels, tensors };
+        let loader = Loader { device, stream, tensors };
         let embedding = layout.embedding.as_deref().map(|name| loader.matrix(name)).transpose()?;
         let weights = Self {
-            layers: loader.layers(config, layout)?,
-            heads: loader.heads(config, layout, embedding.as_ref())?,
+            layers: loader.layers(kernels, config, layout)?,
+            heads: loader.heads(kernels, config, layout, embedding.as_ref())?,
             embedding,
             norms: loader.norms(config, layout)?,
-            rope: loader.upload(bytemuck::cast_slice(&rope(config)))?,
+            rope: loader.rope(config)?,
         };
         stream.synchronize()?;
         Ok(weights)
@@ -71,7 +70,8 @@ impl Loader<'_> {
         Ok(memory)
     }
 
-    fn matrix(&self, name: &str) -> Result<Memory> {
+    /// A matrix as bf16.
+    pub(super) fn matrix(&self, name: &str) -> Result<Memory> {
         let tensor = self.tensor(name);
         let memory = self.device.memory(tensor.shape().iter().product::<usize>() * 2)?;
         self.copy_as_bf16(tensor, &memory, 0)?;
@@ -89,28 +89,39 @@ impl Loader<'_> {
         Ok(offset + tensor.shape().iter().product::<usize>() * 2)
     }
 
-    fn layers(&self, config: &Config, layout: &Layout) -> Result<Memory> {
-        let bytes = self.kernels.shape.layer_bytes as usize;
+    /// Copies a layer's matrices, one after the other, to `offset`; returns where in the memory begin: q, k and v; o; gate
+    /// and up; down.
+    pub(super) fn layer(
+        &self,
+        layout: &Layout,
+        layer: usize,
+        (memory, offset): (&Memory, usize),
+    ) -> Result<[usize; 4]> {
+        let mut starts = [offset; 8];
+        let parts = [
+            "self_attn.q_proj",
+            "self_attn.k_proj",
+            "self_attn.v_proj",
+            "self_attn.o_proj",
+            "mlp.gate_proj",
+            "mlp.up_proj",
+            "mlp.down_proj",
+        ];
+        for (i, part) in parts.into_iter().enumerate() {
+            let tensor = self.tensor(&layout.layer_tensor(layer, part));
+            starts[i + 1] = self.copy_as_bf16(tensor, memory, starts[i])?;
+        }
+        Ok([starts[0], starts[3], starts[4], starts[6]])
+    }
+
+    fn layers(&self, kernels: &Kernels, config: &Config, layout: &Layout) -> Result<Memory> {
+        let bytes = kernels.shape.layer_bytes as usize;
         let packed = self.device.memory(config.num_hidden_layers * bytes)?;
-        // One layer as the files have it: its matrices one after the other.
+        // One layer as the files have it.
         let plain = self.device.memory(bytes)?;
         for layer in 0..config.num_hidden_layers {
-            let mut starts = [0; 8];
-            let parts = [
-                "self_attn.q_proj",
-                "self_attn.k_proj",
-                "self_attn.v_proj",
-                "self_attn.o_proj",
-                "mlp.gate_proj",
-                "mlp.up_proj",
-                "mlp.down_proj",
-            ];
-            for (i, part) in parts.into_iter().enumerate() {
-                let tensor = self.tensor(&layout.layer_tensor(layer, part));
-                starts[i + 1] = self.copy_as_bf16(tensor, &plain, starts[i])?;
-            }
-            let matrices = [starts[0], starts[3], starts[4], starts[6]];
-            raw::pack_layer(self.stream, self.kernels, (&plain, matrices), (&packed, layer))?;
+            let matrices = self.layer(layout, layer, (&plain, 0))?;
+            raw::pack_layer(self.stream, kernels, (&plain, matrices), (&packed, layer))?;
         }
         self.stream.synchronize()?;
         Ok(packed)
@@ -118,15 +129,16 @@ impl Loader<'_> {
 
     fn heads(
         &self,
+        kernels: &Kernels,
         config: &Config,
         layout: &Layout,
         embedding: Option<&Memory>,
     ) -> Result<Vec<Memory>> {
         let vocab = config.vocab_size;
-        let bytes = vocab.div_ceil(8) * self.kernels.shape.head_tile_bytes as usize;
+        let bytes = vocab.div_ceil(8) * kernels.shape.head_tile_bytes as usize;
         let pack = |plain: &Memory| {
             let packed = self.device.memory(bytes)?;
-            raw::pack_head(self.stream, self.kernels, plain, &packed, vocab)?;
+            raw::pack_head(self.stream, kernels, plain, &packed, vocab)?;
             Ok(packed)
         };
         match embedding {
@@ -135,7 +147,8 @@ impl Loader<'_> {
         }
     }
 
-    fn norms(&self, config: &Config, layout: &Layout) -> Result<Memory> {
+    /// All norms, as [`Weights::norms`] has them.
+    pub(super) fn norms(&self, config: &Config, layout: &Layout) -> Result<Memory> {
         let mut bits = Vec::new();
         let mut add = |name: &str| bits.extend(self.tensor(name).to_f32().into_iter().map(to_bf16));
         for layer in 0..config.num_hidden_layers {
@@ -150,6 +163,11 @@ impl Loader<'_> {
         }
         add(&format!("{}norm.weight", layout.prefix));
         self.upload(bytemuck::cast_slice(&bits))
+    }
+
+    /// As [`Weights::rope`].
+    pub(super) fn rope(&self, config: &Config) -> Result<Memory> {
+        self.upload(bytemuck::cast_slice(&rope(config)))
     }
 }
 

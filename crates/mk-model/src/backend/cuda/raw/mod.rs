@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+mod baseline;
 mod decode;
 mod prefill;
 
@@ -9,6 +10,7 @@ use mk_sys::abi::{MkGemm, MkPackHead, MkPackLayer, MkRead, MkShape};
 use mk_sys::device::{Grid, Kernel, Memory, Stream};
 use mk_sys::driver::DriverError;
 
+pub(super) use baseline::{BaselineCall, queue_token, replay};
 pub(super) use decode::{DecodeCall, HandedIn, decode};
 pub(super) use prefill::{PrefillCall, prefill};
 
@@ -19,6 +21,7 @@ pub(super) trait Variable: Copy {}
 
 impl Variable for MkShape {}
 impl Variable for [MkGemm; 5] {}
+impl Variable for u32 {}
 
 /// Reads a variable of a module; `None` if it is not of the size that this program knows.
 pub(super) fn parse<T: Variable>(bytes: &[u8]) -> Option<T> {

@@ -1,6 +1,6 @@
 //! The decode kernel's launch.
 
-use mk_sys::abi::{MK_MAX_STOPS, MkDecode, MkSampling};
+use mk_sys::abi::{MK_MAX_STOPS, MK_WAITS, MkDecode, MkPhase, MkSampling};
 use mk_sys::device::{Memory, Stream};
 use mk_sys::driver::DriverError;
 
@@ -10,8 +10,10 @@ use super::super::weights::Weights;
 
 /// Positions up to which attention is split over 4 and over 8 blocks of a key head's 16 (see `kernels/decode/NOTES.md`).
 const SPLITS: [i32; 2] = [256, 4096];
-/// Polls of about 0.7 µs before a wait is an error: two seconds.
+/// Turns of about 0.7 µs before a wait for other blocks is an error: two seconds.
 const MAX_TURNS: i32 = 3_000_000;
+/// Looks at the ring before a copy counts as lost. They take less time, and so does any copy.
+const MAX_LOOKS: i32 = 1_000_000;
 
 /// What one decode launch is to do.
 pub(in super::super) struct DecodeCall<'a> {
@@ -35,6 +37,8 @@ pub(in super::super) struct DecodeCall<'a> {
     pub(in super::super) stops: &'a [u32],
     pub(in super::super) logits: Option<&'a Memory>,
     pub(in super::super) hidden: Option<&'a Memory>,
+    /// The wait that is to fail, of an [`MkPhase`].
+    pub(in super::super) fault: Option<u32>,
 }
 
 /// Input of a launch that does not come from sampling.
@@ -77,6 +81,14 @@ pub(in super::super) fn decode(stream: &Stream, call: &DecodeCall<'_>) -> Result
     for (stop, id) in stops.iter_mut().zip(call.stops) {
         *stop = *id as i32;
     }
+    let mut max_turns = [MAX_TURNS; MK_WAITS as usize];
+    max_turns[MkPhase::MK_PHASE_RING as usize] = MAX_LOOKS;
+    let starved = call.fault == Some(MkPhase::MK_PHASE_RING);
+    if let Some(turns) = call.fault.and_then(|wait| max_turns.get_mut(wait as usize))
+        && !starved
+    {
+        *turns = 1;
+    }
     let parameter = MkDecode {
         weights: weights.layers.address() as *const u8,
         head: weights.heads[call.head].address() as *const u8,
@@ -115,9 +127,10 @@ pub(in super::super) fn decode(stream: &Stream, call: &DecodeCall<'_>) -> Result
         stops,
         split4: SPLITS[0],
         split8: SPLITS[1],
-        max_turns: MAX_TURNS,
+        slots: call.kernels.plan.slots as i32,
+        starved: if starved { 0 } else { -1 },
+        max_turns,
         eps: call.eps,
-        reserved: 0,
     };
     stream.fill(&buffers.exchange, 0, buffers.exchange.len(), 0xff)?;
     // SAFETY: the buffers are of the sizes that the shape and the checks above give; weights are only read once they are

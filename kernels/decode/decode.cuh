@@ -140,6 +140,10 @@ struct Residual {
 #endif
 };
 
+// Units that wait in registers for a wide shape's input; the rest of a phase follows through the ring. Without registers
+// from the producer there is room for fewer.
+constexpr int WAITING = MK_BULK ? 16 : 8;
+
 template <class S> __device__ __forceinline__ void consume(Params const& p, Shared<S>& sh, char* base, const int warp) {
   const int lane = threadIdx.x % 32, bid = blockIdx.x;
   const int g = lane >> 2, tig = lane & 3;
@@ -228,25 +232,31 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
       Input<S> in;  // read with the first share of a phase, as all inputs that fit registers
       // ---- q, k, v
       EACH_SHARE(share, nth) {
-        uint4 w[S::QKV_UNITS], raw[NX], gain[NX];
+        constexpr int T = S::QKV_ROWS / 16, KK = S::X_SLICE / 16, PRE = WAITING < S::QKV_UNITS ? KK : S::QKV_UNITS;
+        uint4 w[PRE], raw[NX], gain[NX];
         if (nth == 0) load_gain(gain, norms);
         if (nth == 0 && warp >= 4 && warp < 7) {
           const uint32_t* n = (const uint32_t*)(norms + 2 * H + (warp == 6 ? HEAD_DIM : 0));
           head_in.n0 = __ldg(n + lane); head_in.n1 = __ldg(n + 32 + lane);
         }
-        load_units<S::QKV_UNITS>(ring, wait, data, w, threadIdx.x);
+        load_units<PRE>(ring, wait, data, w, threadIdx.x);
         MARK(0);
         // the first layer's input is the embedding row itself; no need to wait, but the same code reads it
         if (nth == 0) poll<NX>(raw, l == 0 ? (const char*)row : (const char*)(p.xb + (((step - 1) & 3) * X_REP + x_rep) * (H / 2)), x_off, wait, MK_PHASE_X_ATTENTION);
         MARK(1);
         if (nth == 0) in.scale(raw, gain);
-        constexpr int T = S::QKV_ROWS / 16, KK = S::X_SLICE / 16;
         float c[T][4] = {};
 #pragma unroll
         for (int k = 0; k < KK; k++)
 #pragma unroll
-          for (int i = 0; i < T; i++) mma_step(c[i], w[i * KK + k], in.x, k);
+          for (int i = 0; i < PRE / KK; i++) mma_step(c[i], w[i * KK + k], in.x, k);
         if (nth == 0) put_ss(Input<S>::squares(raw));
+#pragma unroll
+        for (int i = PRE / KK; i < T; i++) {
+          load_units<KK>(ring, wait, data, w, threadIdx.x);
+#pragma unroll
+          for (int k = 0; k < KK; k++) mma_step(c[i], w[k], in.x, k);
+        }
 #pragma unroll
         for (int i = 0; i < T; i++) put16(part, i * 16, c[i], warp, lane);
         ptx::block_sync();
@@ -297,7 +307,7 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
       // ---- gate and up
       EACH_SHARE(share, nth) {
         {
-          constexpr int T = 2 * S::H_ROWS / 16, KK = S::X_SLICE / 16, PRE = ROWS8 ? S::GU_UNITS : 16;
+          constexpr int T = 2 * S::H_ROWS / 16, KK = S::X_SLICE / 16, PRE = ROWS8 ? S::GU_UNITS : WAITING / KK * KK;
           uint4 w[PRE], raw[NX], gain[NX];
           if (nth == 0) load_gain(gain, norms + H);
           load_units<PRE>(ring, wait, data, w, threadIdx.x);
@@ -354,7 +364,7 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
       uint4 x[NH];
       EACH_SHARE(share, nth) {
         {
-          constexpr int N = NH, PRE = ROWS8 ? S::DOWN_UNITS : 8;
+          constexpr int N = NH, PRE = ROWS8 ? S::DOWN_UNITS : WAITING / 2;
           uint4 w[PRE];
           int off[N];
 #pragma unroll
@@ -476,7 +486,8 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
         sh.best[0] = best;
         sh.token = key_id(best);
         bool stop = wait.dead || error != EMPTY || cancelled;
-        if (best == NOT_FINITE) { wait.report(MK_PHASE_NOT_FINITE, t); stop = true; }
+        if (wait.dead) wait.report(wait.dead, t);
+        else if (best == NOT_FINITE) { wait.report(MK_PHASE_NOT_FINITE, t); stop = true; }
         else if (best < LEAST) { if (!stop) wait.report(MK_PHASE_NOTHING, t); stop = true; }
         if (stop) sh.stop = 1;
       }
@@ -520,7 +531,7 @@ template <class S> __device__ __forceinline__ void decode(Params const& p, char*
     asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
     if (threadIdx.x != WARPS * 32) return;
 #endif
-    Producer pr{&sh.ring, base, &sh.stop, slots, p.max_turns[MK_PHASE_RING], ptx::evict_first()};
+    Producer pr{&sh.ring, base, &sh.stop, slots, p.max_turns[MK_PHASE_RING] * LOOKS, ptx::evict_first()};
     produce<S>(p, pr);
     pr.drain();
   } else {

@@ -8,6 +8,8 @@
 #define SLOTS 11
 #endif
 constexpr int MIN_SLOTS = MK_BULK ? SLOTS : 2;
+// Looks at a barrier in a turn of a wait: with bulk copies a look is a wait of some 4 us, else it takes 20 to 30 ns.
+constexpr int LOOKS = MK_BULK ? 1 : 32;
 __device__ __forceinline__ int ring_slots(Params const& p) { return MK_BULK ? SLOTS : p.slots; }
 
 #ifndef IN_FLIGHT
@@ -45,7 +47,7 @@ struct Consumer {
   __device__ Consumer(Ring* ring, int slots) : bar(ptx::smem(ring->full)), offset(0), parity(0), first_bar(bar), end(slots * CHUNK) {}
   // Gives up like any other wait; the warp then goes on with whatever lies there, and in step.
   __device__ __forceinline__ uint32_t wait(Wait& w) {
-    if (!ptx::mbar_wait(bar, parity, w.dead ? 1 : w.p.max_turns[MK_PHASE_RING])) w.dead = MK_PHASE_RING;
+    if (!ptx::mbar_wait(bar, parity, w.dead ? 1 : w.p.max_turns[MK_PHASE_RING] * LOOKS)) w.dead = MK_PHASE_RING;
     return offset;
   }
   __device__ __forceinline__ void arrive() {
@@ -71,19 +73,23 @@ struct Producer {
   int tries;  // before a copy counts as lost
   uint64_t policy;
   Cursor at, paced;
-  int under_way = 0;
+  int under_way = 0, unsettled = 0;  // bytes, slots
   uint32_t last = 0, gap = 0;
   // Takes the next slot for so many bytes. False: the consumers have stopped, or a copy is lost, which they notice too.
   // They never keep the producer waiting for ever, since each of their waits ends.
   __device__ bool open(int bytes) {
     while (!everyone(ptx::mbar_try(ring->empty + at.slot, at.parity ^ 1))) if (!everyone(!*stop)) return false;
-    while (under_way > 0 && under_way + bytes > IN_FLIGHT) if (!settle()) return false;
+    // A slot that is filled anew must have been settled: its barrier tells the last two uses apart, no more. With many slots
+    // that is so because of the limit on bytes.
+    static_assert(!MK_BULK || SLOTS * (TILE_BYTES / 2) > IN_FLIGHT, "");
+    while (under_way > 0 && (under_way + bytes > IN_FLIGHT || (!MK_BULK && unsettled == slots))) if (!settle()) return false;
     if (GAP) {
       while (clock() - last < gap) {}
       last = clock();
     }
     ring->bytes[at.slot] = bytes;
     under_way += bytes;
+    unsettled++;
 #if MK_BULK
     ptx::mbar_expect(ring->full + at.slot, bytes);
 #endif
@@ -99,6 +105,7 @@ struct Producer {
   __device__ bool settle() {
     if (!everyone(ptx::mbar_wait(ptx::smem(ring->full + paced.slot), paced.parity, tries))) return false;
     under_way -= ring->bytes[paced.slot];
+    unsettled--;
     paced.next(slots);
     return true;
   }

@@ -1,5 +1,5 @@
 //! What the host and the kernels agree on: `kernels/abi.h`, by bindgen. `cargo xtask codegen` makes it anew.
-// Header fb93f41ba5f35c22
+// Header e18765e06af6d409
 
 #![allow(missing_docs, non_camel_case_types, non_snake_case, non_upper_case_globals)]
 

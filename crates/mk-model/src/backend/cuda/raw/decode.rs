@@ -10,10 +10,11 @@ use super::super::weights::Weights;
 
 /// Positions up to which attention is split over 4 and over 8 blocks of a key head's 16 (see `kernels/decode/NOTES.md`).
 const SPLITS: [i32; 2] = [256, 4096];
-/// Turns of about 0.7 µs before a wait for other blocks is an error: two seconds.
+/// Turns of 0.2 to 0.7 µs before a wait for other blocks is an error: about a second.
 const MAX_TURNS: i32 = 3_000_000;
-/// Looks at the ring before a copy counts as lost. They take less time, and so does any copy.
-const MAX_LOOKS: i32 = 1_000_000;
+/// Turns of 1 to 4 µs before a copy counts as lost. No copy takes as long; and less than the above, so that a block whose
+/// copies fail says so before others miss what it should have sent.
+const MAX_RING_TURNS: i32 = 50_000;
 
 /// What one decode launch is to do.
 pub(in super::super) struct DecodeCall<'a> {
@@ -82,7 +83,7 @@ pub(in super::super) fn decode(stream: &Stream, call: &DecodeCall<'_>) -> Result
         *stop = *id as i32;
     }
     let mut max_turns = [MAX_TURNS; MK_WAITS as usize];
-    max_turns[MkPhase::MK_PHASE_RING as usize] = MAX_LOOKS;
+    max_turns[MkPhase::MK_PHASE_RING as usize] = MAX_RING_TURNS;
     let starved = call.fault == Some(MkPhase::MK_PHASE_RING);
     if let Some(turns) = call.fault.and_then(|wait| max_turns.get_mut(wait as usize))
         && !starved

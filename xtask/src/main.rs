@@ -8,6 +8,7 @@ mod doctor;
 mod doubles;
 mod fuzz;
 mod goldens;
+mod kernels;
 mod parity;
 mod picture;
 mod setup;
@@ -29,6 +30,7 @@ enum Task {
     Doubles(doubles::Args),
     Fuzz(fuzz::Args),
     Goldens(goldens::Args),
+    Kernels(kernels::Args),
     Parity(parity::Args),
     Picture(picture::Args),
     Setup(setup::Args),
@@ -48,6 +50,7 @@ fn main() -> anyhow::Result<()> {
         Task::Doubles(args) => doubles::run(&args, &mk_examples::repo_root()?),
         Task::Fuzz(args) => fuzz::run(&args, &mk_examples::repo_root()?),
         Task::Goldens(args) => goldens::run(&args),
+        Task::Kernels(args) => kernels::run(&args, &mk_examples::repo_root()?),
         Task::Parity(args) => parity::run(&args),
         Task::Picture(args) => picture::run(&args),
         Task::Setup(args) => setup::run(&args, &mk_examples::repo_root()?),

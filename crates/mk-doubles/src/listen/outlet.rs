@@ -58,9 +58,8 @@ impl Outlet {
         Self { sink, link, sent: 0, faults, stalled, idle, shutdown }
     }
 
-    /// Sends a message, if no fault comes before it.
+    /// Sends a message, and then looks at the faults that are due.
     pub(crate) async fn send(&mut self, message: Value, entry: &ListenEntry) -> Result<(), Stop> {
-        self.check()?;
         if let Some(stalled) = &mut self.stalled {
             if stalled.until.is_some() && stalled.held.len() < HELD {
                 stalled.held.push(message);
@@ -111,12 +110,9 @@ impl Outlet {
         self.stalled.as_ref()?.until
     }
 
-    /// Ends a stall, and sends what it held back.
-    pub(crate) async fn release(&mut self, entry: &ListenEntry) -> Result<(), Stop> {
-        for message in self.stalled.take().map(|stalled| stalled.held).unwrap_or_default() {
-            self.send(message, entry).await?;
-        }
-        Ok(())
+    /// Ends a stall, and gives what it held back.
+    pub(crate) fn release(&mut self) -> Vec<Value> {
+        self.stalled.take().map(|stalled| stalled.held).unwrap_or_default()
     }
 
     /// Sends a close frame, without a code where there is none.

@@ -71,7 +71,7 @@ impl Session {
                 let closed = self.close(&mut outlet, &mut stream, Some((code, &reason))).await;
                 closed.unwrap_or(ListenEnd::Closed(code, reason))
             }
-            // Errors that end a session have been sent, and followed by a close.
+            // Made into a message or a close where messages are sent.
             Stop::Error(_) => ListenEnd::ClientGone,
         };
         self.entry.update(|record| record.end = Some(end));
@@ -97,7 +97,8 @@ impl Session {
                 () = shutdown.cancelled() => return Stop::End(ListenEnd::Shutdown),
                 () = link.events_changed() => self.send(outlet, Vec::new()).await,
                 () = sleep_until(release.unwrap_or(clock.last)), if release.is_some() => {
-                    outlet.release(&self.entry).await
+                    let held = outlet.release();
+                    self.send(outlet, held).await
                 }
                 () = sleep_until(clock.last + limit) => {
                     return Stop::Close(1011, "NET-0001".into());
@@ -138,7 +139,7 @@ impl Session {
             self.entry.violation("an empty binary message, which closes the stream");
             return self.close_stream(outlet, clock).await;
         }
-        if audio.len() % self.meter.frame_bytes() != 0 {
+        if !audio.len().is_multiple_of(self.meter.frame_bytes()) {
             let bytes = audio.len();
             self.entry.violation(format!("{bytes} bytes of audio, which are no whole samples"));
             return Err(Stop::Close(1008, "DATA-0000".into()));
@@ -224,25 +225,28 @@ impl Session {
 
     /// Sends messages, or what faults put in their place.
     async fn send(&mut self, outlet: &mut Outlet, messages: Vec<Value>) -> Result<(), Stop> {
+        let mut messages = messages.into_iter();
         let mut sent = outlet.check();
-        for message in messages {
-            match sent {
-                Ok(()) => sent = outlet.send(message, &self.entry).await,
-                Err(_) => break,
-            }
-        }
-        let Err(Stop::Error(code)) = sent else { return sent };
-        match &mut self.protocol {
-            Protocol::V1(_) => {
-                let code = code.as_deref().unwrap_or("InternalServerError");
-                outlet.send(Nova::error(code, "an error on demand"), &self.entry).await
-            }
-            Protocol::V2(flux) => {
-                let code = code.unwrap_or_else(|| "INTERNAL_SERVER_ERROR".into());
-                let error = flux.error(&code, "an error on demand");
-                outlet.send(error, &self.entry).await?;
-                Err(Stop::Close(1011, code))
-            }
+        loop {
+            sent = match (sent, &mut self.protocol) {
+                (Ok(()), _) => match messages.next() {
+                    Some(message) => outlet.send(message, &self.entry).await,
+                    None => return Ok(()),
+                },
+                (Err(Stop::Error(code)), Protocol::V1(_)) => {
+                    let code = code.as_deref().unwrap_or("InternalServerError");
+                    outlet.send(Nova::error(code, "an error on demand"), &self.entry).await
+                }
+                (Err(Stop::Error(code)), Protocol::V2(flux)) => {
+                    let code = code.unwrap_or_else(|| "INTERNAL_SERVER_ERROR".into());
+                    let error = flux.error(&code, "an error on demand");
+                    return match outlet.send(error, &self.entry).await {
+                        Err(Stop::End(end)) => Err(Stop::End(end)),
+                        _ => Err(Stop::Close(1011, code)),
+                    };
+                }
+                (Err(stop), _) => return Err(stop),
+            };
         }
     }
 

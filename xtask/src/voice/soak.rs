@@ -62,11 +62,10 @@ pub async fn run(args: &Args) -> Result<()> {
                 counts.conversations.fetch_add(1, Ordering::Relaxed);
                 counts.asked.fetch_add(QUESTIONS as u64, Ordering::Relaxed);
                 counts.answered.fetch_add(turns.len() as u64, Ordering::Relaxed);
-                let of = |wanted: fn(&_) -> bool| {
-                    turns.iter().filter(|turn| wanted(turn)).count() as u64
-                };
-                counts.failed.fetch_add(of(|turn| turn.failed), Ordering::Relaxed);
-                counts.interrupted.fetch_add(of(|turn| turn.interrupted), Ordering::Relaxed);
+                let failed = turns.iter().filter(|turn| turn.failed).count();
+                counts.failed.fetch_add(failed as u64, Ordering::Relaxed);
+                let interrupted = turns.iter().filter(|turn| turn.interrupted).count();
+                counts.interrupted.fetch_add(interrupted as u64, Ordering::Relaxed);
             }
             anyhow::Ok(())
         });

@@ -31,7 +31,7 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let programs = ["--example", "voice_demo", "--bin", "mk-doubles"];
-    let build = ["build", "--release", "--quiet", "-p", "mk-examples", "-p", "mk-doubles"];
+    let build = ["build", "--release", "--quiet"];
     call(Command::new(cargo).current_dir(root).args(build).args(programs))?;
 
     let pictures = root.join(".mk/browser");
@@ -56,16 +56,7 @@ fn prepare(root: &Path) -> Result<()> {
         .map(|(_, package)| package)
         .collect();
     if !missing.is_empty() {
-        println!("installing {}", missing.join(", "));
-        let install = ["install", "--yes", "--quiet", "--no-install-recommends"];
-        let apt = || -> Result<()> {
-            call(Command::new("apt-get").args(["update", "--quiet"]))?;
-            let mut install_missing = Command::new("apt-get");
-            install_missing.args(install).args(&missing).env("DEBIAN_FRONTEND", "noninteractive");
-            call(&mut install_missing)
-        };
-        let names = missing.join(" and ");
-        apt().with_context(|| format!("{names} not found, and could not be installed"))?;
+        setup::install_debian(&missing)?;
     }
     setup::install(root, &setup::BROWSER)
 }

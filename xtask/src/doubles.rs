@@ -20,7 +20,7 @@ pub fn run(_: &Args, root: &Path) -> Result<()> {
     setup::install(root, &SDK)?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.current_dir(root).args(["build", "--quiet", "--package", "mk-doubles"]);
+    build.current_dir(root).args(["build", "--quiet", "--bin", "mk-doubles"]);
     if !cfg!(debug_assertions) {
         build.arg("--release");
     }

@@ -144,6 +144,19 @@ pub fn install(root: &Path, what: &Environment) -> Result<()> {
     Ok(())
 }
 
+/// Installs packages of Debian's.
+pub fn install_debian(packages: &[&str]) -> Result<()> {
+    let names = packages.join(" and ");
+    println!("installing {names}");
+    let apt = || -> Result<()> {
+        call(Command::new("apt-get").args(["update", "--quiet"]))?;
+        let install = ["install", "--yes", "--quiet", "--no-install-recommends"];
+        let mut missing = Command::new("apt-get");
+        call(missing.args(install).args(packages).env("DEBIAN_FRONTEND", "noninteractive"))
+    };
+    apt().with_context(|| format!("{names} not found, and could not be installed"))
+}
+
 /// The interpreter of a Python environment.
 pub fn python_of(environment: &Path) -> PathBuf {
     environment.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" })

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::goldens;
+use crate::{goldens, setup};
 
 /// Format, lints, documentation, tests, the examples and the tasks, run for real.
 #[derive(Debug, clap::Args)]
@@ -19,7 +19,9 @@ pub fn run(_: &Args) -> Result<()> {
     let started = Instant::now();
     let cargo = |args: &str| run_cargo(&root, args, &[]);
     cargo("fmt --all --check")?;
-    cargo("clippy --workspace --all-targets --quiet -- -D warnings")?;
+    let clippy = "clippy --workspace --all-targets --quiet";
+    let features = if has_alsa() { "--features local-audio " } else { "" };
+    cargo(&format!("{clippy} {features}-- -D warnings"))?;
     kernels(&root)?;
     // Its tests say so where there is no GPU.
     cargo("clippy --package mk-model --features cuda --all-targets --quiet -- -D warnings")?;
@@ -29,6 +31,7 @@ pub fn run(_: &Args) -> Result<()> {
     cargo("test --workspace --quiet")?;
     examples(&root)?;
     tasks(&root)?;
+    voice(&root)?;
     println!("\nall of it passed in {:.0} s", started.elapsed().as_secs_f64());
     Ok(())
 }
@@ -111,6 +114,37 @@ fn tasks(root: &Path) -> Result<()> {
     ensure!(output(root, &other).is_err(), "parity held for another model's speech");
     cargo("bench --model .mk/test/tiny --positions 0,64 --prefill 64 --no-peers")?;
     cargo("fuzz --runs 2000")
+}
+
+/// A conversation with a file, the doubles against the vendors' SDKs, the page in a browser, and the loop's own measures.
+fn voice(root: &Path) -> Result<()> {
+    let wav = ".mk/test/conversation.wav";
+    let demo = format!("run --release --quiet --example voice_demo -- --wav --out {wav}");
+    let printed = output(root, &demo)?;
+    ensure!(printed.contains("first_played"), "voice_demo printed {printed}");
+    let audio = mk_tts::audio::read(root.join(wav))?;
+    ensure!(audio.rms_db() > -60.0, "voice_demo recorded {:.2} s of silence", audio.seconds());
+    let xtask = "run --release --quiet --bin xtask --";
+    let cargo = |args: &str| run_cargo(root, &format!("{xtask} {args}"), &[]);
+    cargo("doubles")?;
+    cargo("browser")?;
+    cargo("voice bench --sessions 1,4 --turns 3")?;
+    cargo("voice soak --sessions 4 --minutes 1")
+}
+
+/// Whether what needs a sound card's headers can be compiled here; says so where it cannot.
+fn has_alsa() -> bool {
+    let known = || {
+        let alsa = Command::new("pkg-config").args(["--exists", "alsa"]).status();
+        alsa.is_ok_and(|status| status.success())
+    };
+    if known() {
+        return true;
+    }
+    if let Err(missing) = setup::install_debian(&["libasound2-dev", "pkg-config"]) {
+        println!("\nNOT CHECKED: the feature local-audio: {missing:#}\n");
+    }
+    known()
 }
 
 fn run_cargo(root: &Path, args: &str, env: &[(&str, &str)]) -> Result<()> {

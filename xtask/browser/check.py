@@ -144,8 +144,10 @@ def a_question_is_answered():
             # From the end of the speech in the file to the sound of the answer at the page's output.
             first_in = next(t for t, _, into in page.heard() if into > AUDIBLE)
             first_out = next(t for t, out, _ in page.heard() if out > AUDIBLE)
-            measured["end of speech to first sound (ms)"] = first_out - first_in - 1000 * (ends - begins)
+            waited = first_out - first_in - 1000 * (ends - begins)
+            measured["end of speech to first sound (ms)"] = waited
             measured["the same, as reported by the loop (ms)"] = stages["first_played"]
+            assert abs(waited - stages["first_played"]) < 300, (waited, stages)
             measured["underruns"] = page.mk("counters.underruns")
             assert page.complaints == [], page.complaints
         [listen] = voice.record()["listens"]
@@ -168,6 +170,9 @@ def speaking_over_it_silences_it():
             page.until("mk.events.some((e) => e.type === 'speaker flushed')", "the player flushed")
             page.until(said("assistant", ANSWER), "the second answer is shown")
             told = page.page.evaluate("mk.transcript.find((e) => e.who === 'assistant' && e.interrupted)")
+            page.until("mk.turns.length === 2", "the second turn is reported")
+            stages = page.mk("turns[1].stages")
+            assert 0 <= stages["transcript"] <= stages["first_played"] < 4000, stages
             page.picture("answered")
 
             # What was loud between the order and the next answer, whose sound begins with another epoch.

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mk_doubles::script::ScriptedToolCall;
 use mk_doubles::{
     ChatScript, Doubles, DoublesOptions, Fault, FaultKind, ListenScript, Reply, Service,
 };

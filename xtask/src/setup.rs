@@ -199,9 +199,11 @@ mod tests {
     #[test]
     fn missing_requirements_are_named() {
         let root = tempfile::tempdir().unwrap();
-        for (environment, file) in
-            [(REFERENCE, "requirements.txt"), (REFERENCE_TTS, "requirements-tts.txt")]
-        {
+        for (environment, file) in [
+            (REFERENCE, "requirements.txt"),
+            (REFERENCE_TTS, "requirements-tts.txt"),
+            (BROWSER, "xtask/browser/requirements.txt"),
+        ] {
             let error = install(root.path(), &environment).unwrap_err().to_string();
             assert!(error.contains(file), "{error}");
         }

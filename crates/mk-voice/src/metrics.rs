@@ -325,7 +325,7 @@ mod tests {
             "mk_voice_turns_total{outcome=\"interrupted\"} 1",
             "mk_voice_turns_total{outcome=\"failed\"} 1",
             "mk_voice_stage_seconds_count{stage=\"transcript\"} 2",
-            "mk_voice_stage_seconds_bucket{le=\"0.3\",stage=\"transcript\"} 2",
+            "mk_voice_stage_seconds_bucket{stage=\"transcript\",le=\"0.3\"} 2",
             "mk_voice_underruns_total 3",
             "mk_voice_problems_total{stage=\"thinking\"} 1",
             "mk_voice_problems_total{stage=\"other\"} 1",

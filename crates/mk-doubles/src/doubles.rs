@@ -67,7 +67,7 @@ impl Doubles {
         let faults = FaultControl::default();
         faults.set(options.faults.clone());
         let app = App {
-            recorder: Recorder::new(),
+            recorder: Recorder::new(options.kept),
             faults,
             ids: Arc::new(Ids::new(options.seed)),
             replies: Arc::new(chat::Replies::default()),

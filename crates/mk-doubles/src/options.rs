@@ -26,6 +26,9 @@ pub struct DoublesOptions {
     pub models: Vec<String>,
     /// Names of the headers that are recorded, in lower case.
     pub headers: Vec<String>,
+    /// Connections and requests kept in the record, of each kind; of more, the oldest are forgotten, but the totals go
+    /// on. Default: 4096.
+    pub kept: usize,
     /// How long a listening connection may be without audio before it is closed. Default: 10 s.
     pub idle: Duration,
     /// How many times faster than the real ones the doubles' clocks run: `idle`, the permitted rate of audio, and the
@@ -49,6 +52,7 @@ impl Default for DoublesOptions {
             faults: Faults::default(),
             models: ["gpt-4o-mini", "gpt-4.1-mini"].map(String::from).to_vec(),
             headers: ["user-agent", "content-type", "accept", "origin"].map(String::from).to_vec(),
+            kept: 4096,
             idle: Duration::from_secs(10),
             time_scale: 1.0,
             receive_buffer: None,

@@ -11,9 +11,6 @@ use tokio::sync::watch;
 use crate::error::{Error, Result};
 use crate::fault::FaultKind;
 
-/// Connections and requests kept; of more, the oldest are forgotten, but the totals go on.
-const KEPT: usize = 4096;
-
 /// Control messages and complaints kept of one connection.
 const KEPT_EACH: usize = 1024;
 
@@ -128,14 +125,16 @@ pub struct ChatRecord {
 #[derive(Debug, Clone)]
 pub(crate) struct Recorder {
     started: Instant,
+    /// Connections and requests kept.
+    kept: usize,
     record: Arc<Mutex<Record>>,
     changes: Arc<watch::Sender<u64>>,
 }
 
 impl Recorder {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(kept: usize) -> Self {
         let (changes, _) = watch::channel(0);
-        Self { started: Instant::now(), record: Arc::default(), changes: Arc::new(changes) }
+        Self { started: Instant::now(), kept, record: Arc::default(), changes: Arc::new(changes) }
     }
 
     pub(crate) fn snapshot(&self) -> Record {
@@ -178,7 +177,7 @@ impl Recorder {
             let number = record.listens_total;
             record.listens_total += 1;
             record.listens.push_back(make(number));
-            if record.listens.len() > KEPT {
+            if record.listens.len() > self.kept {
                 record.listens.pop_front();
             }
             number
@@ -194,7 +193,7 @@ impl Recorder {
             let number = record.chats_total;
             record.chats_total += 1;
             record.chats.push_back(make(number));
-            if record.chats.len() > KEPT {
+            if record.chats.len() > self.kept {
                 record.chats.pop_front();
             }
             number

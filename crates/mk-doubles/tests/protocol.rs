@@ -223,3 +223,21 @@ async fn models_are_listed_and_unknown_urls_are_errors() {
     assert_eq!((status, &error["err_code"]), (400, &json!("Bad Request")));
     doubles.shutdown().await;
 }
+
+#[tokio::test]
+async fn the_record_forgets_the_oldest_and_counts_all() {
+    let doubles = start(DoublesOptions { kept: 2, ..DoublesOptions::default() }).await;
+    let mut sockets = Vec::new();
+    for _ in 0..3 {
+        sockets.push(connect(&doubles, V1).await.unwrap());
+    }
+    // The first is forgotten, what happens to it too.
+    for socket in &mut sockets {
+        send(socket, 1).await;
+    }
+    let heard = |record: &mk_doubles::Record| record.listens.iter().all(|l| l.audio_messages == 1);
+    let record = doubles.until(LIMIT, heard).await.unwrap();
+    let numbers: Vec<_> = record.listens.iter().map(|listen| listen.number).collect();
+    assert_eq!((numbers, record.listens_total), (vec![1, 2], 3));
+    doubles.shutdown().await;
+}

@@ -16,7 +16,7 @@ pub fn library(machine: &Machine) -> Finding {
         (false, false) => (Status::NotNeededYet, "no libasound, and no headers of it"),
     };
     Finding::new("sound library", status, found)
-        .means("mk-voice", "not needed yet: it will record and play through it")
+        .means("mk-voice", "`voice_demo --local` (feature local-audio) records and plays through it; nothing else needs it")
         .install("apt-get install libasound2-dev")
 }
 
@@ -29,7 +29,7 @@ pub fn devices(machine: &Machine) -> Finding {
         (Status::NotNeededYet, "none in /proc/asound/pcm".to_owned())
     };
     Finding::new("sound devices", status, found)
-        .means("mk-voice", "not needed yet: a conversation at this machine will need one of each")
+        .means("mk-voice", "a conversation at this machine (`voice_demo --local`) needs one of each; the page and files do not")
 }
 
 fn has_library(machine: &Machine) -> bool {

@@ -1,4 +1,4 @@
-//! Clients that are no page: a file ([`file`]) and, with the feature `local-audio`, this machine's microphone and speaker
+//! Clients that are no page: a file ([`mod@file`]) and, with the feature `local-audio`, this machine's microphone and speaker
 //! (`local`). [`Player`] is what they play with.
 
 pub mod file;

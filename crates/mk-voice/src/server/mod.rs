@@ -39,7 +39,7 @@ pub struct ServerOptions {
     pub bind: SocketAddr,
     /// Whether `bind` may be an address that other machines reach.
     pub public: bool,
-    /// Origins besides the server's own whose pages may talk to it: "https://voice.example.com". Their hosts are also
+    /// Origins besides the server's own whose pages may talk to it: `https://voice.example.com`. Their hosts are also
     /// names under which the server may be asked for, as it is behind a proxy.
     pub allowed_origins: Vec<String>,
     /// Conversations at a time.

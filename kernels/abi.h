@@ -23,12 +23,15 @@ typedef uint16_t mk_bf16;
 typedef struct MkShape {
   uint32_t hidden, inter;
   uint32_t q_heads, kv_heads, head_dim;
-  uint32_t blocks, threads;    /* of the decode launch */
-  uint32_t shared_bytes;       /* dynamic, of the decode launch */
+  /* Of the decode launch, which has as many blocks as shares, or fewer that take several; all of them at once on the
+   * device. A block's dynamic shared memory is a ring of slots, shared_bytes, and share_bytes for each share beyond its
+   * first. */
+  uint32_t shares, min_blocks, threads;
+  uint32_t shared_bytes, share_bytes;
+  uint32_t slot_bytes, min_slots, max_slots;
   uint32_t max_vocab;
   uint32_t tile_bytes;         /* of one tile of the cache of one layer and key head */
   uint32_t head_tile_bytes;    /* of 8 packed rows of an output head */
-  uint32_t reserved;
   uint64_t layer_bytes;        /* of a packed layer */
   uint64_t exchange_bytes;
   uint64_t xa, xb, h, qkv, att, lse, keys, cand, error;
@@ -66,11 +69,13 @@ typedef enum MkPhase {
   MK_PHASE_X_HEAD = 6,
   MK_PHASE_KEYS = 7,
   MK_PHASE_CANDIDATES = 8,
-  MK_PHASE_NOT_FINITE = 9,     /* a logit is NaN or plus infinity */
-  MK_PHASE_NOTHING = 10,       /* every logit is minus infinity or suppressed */
-  MK_PHASE_TIES = 11,          /* more equal logits than the device samples among: the host has to */
-  MK_PHASE_WRONG_GPU = 12      /* the kernel is not built for this architecture */
+  MK_PHASE_RING = 9,           /* the block's own copies of weights, keys and values */
+  MK_PHASE_NOT_FINITE = 10,    /* a logit is NaN or plus infinity */
+  MK_PHASE_NOTHING = 11,       /* every logit is minus infinity or suppressed */
+  MK_PHASE_TIES = 12           /* more equal logits than the device samples among: the host has to */
 } MkPhase;
+
+#define MK_WAITS 10            /* the phases that are waits, and 0 */
 
 /* One launch of the decode kernel. All but the weights belongs to one sequence. */
 typedef struct MkDecode {
@@ -99,9 +104,10 @@ typedef struct MkDecode {
   int32_t n_stops;
   int32_t stops[MK_MAX_STOPS];
   int32_t split4, split8;     /* positions up to which attention has 4 and 8 splits */
-  int32_t max_turns;          /* polls (about 0.7 us each) before a wait is an error */
+  int32_t slots;              /* of the ring of each block */
+  int32_t starved;            /* for tests: the token from which on block 0 copies nothing, so that its waits fail; else -1 */
+  int32_t max_turns[MK_WAITS]; /* turns of a wait, by its phase, before it is an error: 0.2 to 0.7 us, the ring's 1 to 4 */
   float eps;
-  uint32_t reserved;
 } MkDecode;
 
 /* Repacking one layer. */
@@ -202,8 +208,8 @@ typedef struct MkBaseline {
 #define MK_ASSERT _Static_assert
 #endif
 #include <stddef.h>
-MK_ASSERT(sizeof(MkShape) == 48 + 15 * 8, "MkShape");
-MK_ASSERT(offsetof(MkShape, layer_bytes) == 48, "MkShape.layer_bytes");
+MK_ASSERT(sizeof(MkShape) == 64 + 15 * 8, "MkShape");
+MK_ASSERT(offsetof(MkShape, layer_bytes) == 64, "MkShape.layer_bytes");
 MK_ASSERT(sizeof(MkSampling) == 40, "MkSampling");
 MK_ASSERT(offsetof(MkSampling, seed) == 24, "MkSampling.seed");
 MK_ASSERT(sizeof(MkStatus) == 16, "MkStatus");
@@ -211,7 +217,7 @@ MK_ASSERT(offsetof(MkDecode, out) == 17 * 8, "MkDecode.out");
 MK_ASSERT(offsetof(MkDecode, sampling) == 24 * 8, "MkDecode.sampling");
 MK_ASSERT(offsetof(MkDecode, layers) == 24 * 8 + 40, "MkDecode.layers");
 MK_ASSERT(offsetof(MkDecode, stops) == 24 * 8 + 40 + 9 * 4, "MkDecode.stops");
-MK_ASSERT(sizeof(MkDecode) == 24 * 8 + 40 + 9 * 4 + 16 * 4 + 5 * 4, "MkDecode");
+MK_ASSERT(sizeof(MkDecode) == 24 * 8 + 40 + 9 * 4 + 16 * 4 + 5 * 4 + MK_WAITS * 4, "MkDecode");
 MK_ASSERT(sizeof(MkPackLayer) == 40, "MkPackLayer");
 MK_ASSERT(sizeof(MkPackHead) == 24, "MkPackHead");
 MK_ASSERT(sizeof(MkRead) == 24, "MkRead");

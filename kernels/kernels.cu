@@ -7,25 +7,11 @@
 #include "prefill/rows.cuh"
 #include "read.cuh"
 
-// The decode kernel is made of Hopper's bulk copies and of 227 KB of shared memory a block. Elsewhere it says so.
-#if !defined(__CUDA_ARCH__) || (__CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200)
-#define MK_HAS_DECODE 1
-#else
-#define MK_HAS_DECODE 0
-#endif
-
-template <class S> __device__ __forceinline__ void decode_or_refuse(Params const& p, char* base) {
-#if MK_HAS_DECODE
-  decode<S>(p, base);
-#else
-  if (blockIdx.x == 0 && threadIdx.x == 0) p.status->code = (uint32_t)MK_PHASE_WRONG_GPU << 24 | 1;
-#endif
-}
-
 template <class S> constexpr MkShape shape_of() {
   typedef Exchange<S> E;
-  return {S::HIDDEN, S::INTER, Q_HEADS, KV_HEADS, HEAD_DIM, BLOCKS, THREADS, (uint32_t)shared_bytes<S>(),
-          (uint32_t)MAX_ROWS * BLOCKS, TILE_BYTES, (uint32_t)S::LM_CHUNKS * CHUNK, 0, S::LAYER_BYTES, E::BYTES,
+  return {S::HIDDEN, S::INTER, Q_HEADS, KV_HEADS, HEAD_DIM, SHARES, MK_BULK ? SHARES : 1, THREADS,
+          (uint32_t)shared_bytes<S>(), (uint32_t)sizeof(ShareState), CHUNK, MIN_SLOTS, SLOTS,
+          (uint32_t)MAX_ROWS * SHARES, TILE_BYTES, (uint32_t)S::LM_CHUNKS * CHUNK, S::LAYER_BYTES, E::BYTES,
           E::XA, E::XB, E::H, E::QKV, E::ATT, E::LSE, E::KEYS, E::CAND, E::ERROR,
           0, S::O_AT, S::GU_AT, S::DOWN_AT};
 }
@@ -34,7 +20,7 @@ template <class S> constexpr MkShape shape_of() {
   extern "C" { __device__ MkShape mk_shape_##NAME = shape_of<SHAPE>(); }                                          \
   extern "C" __global__ void __launch_bounds__(THREADS, 1) mk_decode_##NAME(const __grid_constant__ MkDecode p) { \
     extern __shared__ __align__(128) char base[];                                                                 \
-    decode_or_refuse<SHAPE>(p, base);                                                                             \
+    decode<SHAPE>(p, base);                                                                                       \
   }                                                                                                               \
   extern "C" __global__ void __launch_bounds__(256) mk_pack_layer_##NAME(const __grid_constant__ MkPackLayer p) { \
     pack_layer<SHAPE>(p);                                                                                         \

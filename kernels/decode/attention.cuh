@@ -1,4 +1,4 @@
-// One KV head's attention by a group of 16 blocks: S splits of the positions x D parts of the value dims, S*D = 16.
+// One KV head's attention by a group of 16 shares: S splits of the positions x D parts of the value dims, S*D = 16.
 // Few splits for short contexts (less to hand over), 16 for long ones (nothing read twice). The KV tiles come through the
 // ring, so they are on the chip before the query is. Partial results are normalised; whoever reads them weighs them by
 // their log-sum-exp (base 2), so no merge step is needed.
@@ -31,8 +31,8 @@ struct HeadInput {
 
 // Warps 4 to 7 take one of q0, q1, k, v each, norm and rotate it.
 template <class S>
-__device__ __forceinline__ void attention_inputs(Params const& p, Shared<S>& sh, Wait& w, HeadInput const& in, uint32_t slot, int role, int lane) {
-  const int group = blockIdx.x / GROUP, rank = blockIdx.x % GROUP;
+__device__ __forceinline__ void attention_inputs(Params const& p, Shared<S>& sh, Wait& w, HeadInput const& in, int share, uint32_t slot, int role, int lane) {
+  const int group = share / GROUP, rank = share % GROUP;
   const uint32_t* src = p.qkv + ((slot * QKV_REP + rank % QKV_REP) * KV_HEADS + group) * 256 + role * 64 + lane;
   uint32_t a = 0, b = 0;
   int spins = 0;
@@ -65,11 +65,11 @@ __device__ __forceinline__ void attention_inputs(Params const& p, Shared<S>& sh,
   }
 }
 
-// The new key and value into the cache, by one block of the group. Nobody reads them before the next token, so this comes
+// The new key and value into the cache, by one share of the group. Nobody reads them before the next token, so this comes
 // after the hand-over: the fence (the ring's copies read the cache by another path) takes as long as a hand-over.
 template <class S>
-__device__ __forceinline__ void append(Params const& p, Shared<S>& sh, int layer, int pos, bool value, int lane) {
-  const int group = blockIdx.x / GROUP, row = pos % TILE;
+__device__ __forceinline__ void append(Params const& p, Shared<S>& sh, int share, int layer, int pos, bool value, int lane) {
+  const int group = share / GROUP, row = pos % TILE;
   char* tile = (char*)p.kv + (((size_t)layer * KV_HEADS + group) * p.max_tiles + pos / TILE) * TILE_BYTES;
   const uint32_t* src = (const uint32_t*)(value ? sh.v_new : sh.k_new) + lane;
   // values: quarters of 32 dims; odd quarters with neighbouring rows exchanged (bank conflicts)
@@ -77,13 +77,17 @@ __device__ __forceinline__ void append(Params const& p, Shared<S>& sh, int layer
   char* d = value ? tile + TILE_BYTES / 2 + quarter * 1024 + (row ^ (quarter & 1)) * 64 + (lane % 16) * 4 : tile + row * 256 + lane * 4;
   *(uint32_t*)d = src[0];
   *(uint32_t*)(d + (value ? 2048 : 128)) = src[32];
+#if MK_BULK
   asm volatile("fence.proxy.async.global;" ::: "memory");
+#else
+  __threadfence();
+#endif
 }
 
 template <int D, class S>
-__device__ __forceinline__ void attention(Params const& p, Shared<S>& sh, Consumer& ring, const char* data, uint32_t slot, int pos, int warp, int lane) {
-  constexpr int SPLITS = GROUP / D, DV = HEAD_DIM / D, VD = 8 / D;  // dims of the block, of a lane
-  const int group = blockIdx.x / GROUP, rank = blockIdx.x % GROUP, split = rank / D, part = rank % D;
+__device__ __forceinline__ void attention(Params const& p, Shared<S>& sh, Wait& wait, Consumer& ring, const char* data, int share, uint32_t slot, int pos, int warp, int lane) {
+  constexpr int SPLITS = GROUP / D, DV = HEAD_DIM / D, VD = 8 / D;  // dims of the share, of a lane
+  const int group = share / GROUP, rank = share % GROUP, split = rank / D, part = rank % D;
   const int hl = lane & 15, hw = lane >> 4;
   float q0[8], q1[8];
 #pragma unroll
@@ -95,7 +99,7 @@ __device__ __forceinline__ void attention(Params const& p, Shared<S>& sh, Consum
   const int n = split_tiles(pos, split, SPLITS);
   const int half = warp >> 3, row = (2 * warp + hw) & 15;
   for (int c = 0; c < (n + 1) / 2; c++) {
-    const char* tile = data + ring.wait() + half * TILE_BYTES;
+    const char* tile = data + ring.wait(wait) + half * TILE_BYTES;
     uint32_t last = 0;
     MARK(23);
     const int at = (split + (2 * c + half) * SPLITS) * TILE + row;
@@ -112,7 +116,7 @@ __device__ __forceinline__ void attention(Params const& p, Shared<S>& sh, Consum
       m0 = n0; m1 = n1;
       l0 = l0 * c0 + e0; l1 = l1 * c1 + e1;
       const char* v;
-      const int lq = hl * VD / 32;  // quarter within the block's dims
+      const int lq = hl * VD / 32;  // quarter within the share's dims
       if (at == pos) v = (const char*)(sh.v_new + part * DV + hl * VD);
       else v = tile + TILE_BYTES / 2 + lq * 1024 + (row ^ ((D == 4 ? part : lq) & 1)) * 64 + (hl * VD % 32) * 2;
       float vf[VD];

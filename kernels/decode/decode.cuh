@@ -4,14 +4,19 @@
 #include "attention.cuh"
 #include "sampling.cuh"
 
-template <class S> constexpr int shared_bytes() { return ((sizeof(Shared<S>) + 127) / 128) * 128 + SLOTS * CHUNK; }
+// Beside the ring, and without the further shares of a block.
+template <class S> constexpr int shared_bytes() {
+  constexpr int bytes = (sizeof(Shared<S>) + 127) / 128 * 128;
+  static_assert(bytes + MIN_SLOTS * CHUNK <= MAX_SHARED, "the smallest ring does not fit");
+  return bytes;
+}
 
-// This block's share of a set of ids, one bit each, in the order of its rows.
-__device__ __forceinline__ void own_bits(Params const& p, const uint32_t* set, uint32_t* own) {
+// The ids of a set that belong to a share, one bit each, in the order of its rows.
+__device__ __forceinline__ void own_bits(Params const& p, const uint32_t* set, uint32_t* own, int share) {
   for (int i = threadIdx.x; i < MAX_ROWS / 32; i += WARPS * 32) {
     uint32_t bits = 0;
     for (int k = 0; k < 32; k += 8) {
-      const int id = ((i * 32 + k) / 8 * BLOCKS + blockIdx.x) * 8;
+      const int id = ((i * 32 + k) / 8 * SHARES + share) * 8;
       if (id < p.vocab) bits |= (__ldcg(set + id / 32) >> (id % 32) & 0xff) << k;
     }
     own[i] = bits;
@@ -19,33 +24,40 @@ __device__ __forceinline__ void own_bits(Params const& p, const uint32_t* set, u
 }
 
 template <class S> __device__ void produce(Params const& p, Producer& pr) {
-  const int bid = blockIdx.x, group = bid / GROUP, rank = bid % GROUP;
   const char* const weights = (const char*)p.weights;
   const char* const head = (const char*)p.head;
   const char* const cache = (const char*)p.kv;
   const int lm_tiles = (p.vocab + 7) / 8;
   for (int t = 0; t < p.n_tokens; t++) {
+    if (t == p.starved && blockIdx.x == 0) return;
     const int pos = p.pos0 + t, splits = splits_at(pos, p.split4, p.split8), D = GROUP / splits;
-    const int split = rank / D, part = rank % D, tiles = split_tiles(pos, split, splits);
     pr.gap = S::OUT_ROWS == 8 && D == 4 ? GAP : 0;
     for (int l = 0; l < p.layers; l++) {
-      const char* w = weights + l * S::LAYER_BYTES + (size_t)bid * CHUNK;
-      for (int c = 0; c < S::LAYER_CHUNKS; c++) {
-        if (c == S::QKV_UNITS / 2) {
+      const char* w = weights + l * S::LAYER_BYTES;
+      // One matrix after the other; the keys and values come after the first.
+      constexpr int ENDS[] = {S::QKV_UNITS / 2, (S::QKV_UNITS + S::O_UNITS) / 2, S::LAYER_CHUNKS - S::DOWN_UNITS / 2, S::LAYER_CHUNKS};
+      for (int matrix = 0, first = 0; matrix < 4; first = ENDS[matrix++]) {
+        EACH_SHARE(share, nth)
+          for (int c = first; c < ENDS[matrix]; c++)
+            if (!pr.chunk(w + ((size_t)c * SHARES + share) * CHUNK)) return;
+        if (matrix > 0) continue;
+        EACH_SHARE(share, nth) {
+          const int group = share / GROUP, rank = share % GROUP, split = rank / D, part = rank % D;
+          const int tiles = split_tiles(pos, split, splits);
           const char* kv = cache + ((size_t)l * KV_HEADS + group) * p.max_tiles * TILE_BYTES;
           for (int i = 0; i < tiles; i += 2) {
             const char* t0 = kv + (size_t)(split + i * splits) * TILE_BYTES;
             if (!pr.tiles(t0, i + 1 < tiles ? t0 + (size_t)splits * TILE_BYTES : nullptr, D, part)) return;
           }
         }
-        if (!pr.chunk(w + (size_t)c * BLOCKS * CHUNK)) return;
       }
     }
     pr.gap = 0;
     if (t >= p.head_from)
-      for (int i = bid; i < lm_tiles; i += BLOCKS)
-        for (int c = 0; c < S::LM_CHUNKS; c++)
-          if (!pr.chunk(head + ((size_t)i * S::LM_CHUNKS + c) * CHUNK)) return;
+      EACH_SHARE(share, nth)
+        for (int i = share; i < lm_tiles; i += SHARES)
+          for (int c = 0; c < S::LM_CHUNKS; c++)
+            if (!pr.chunk(head + ((size_t)i * S::LM_CHUNKS + c) * CHUNK)) return;
   }
 }
 
@@ -115,12 +127,29 @@ __device__ __forceinline__ void project_heads(Params const& p, Wait& wait, const
   }
 }
 
+// Warp 0's, lane modulo OUT_ROWS: the residual stream in the rows of each share, never rounded.
+struct Residual {
+#if MK_BULK
+  float own = 0;
+  __device__ explicit Residual(ShareState*) {}
+  __device__ __forceinline__ float& operator[](int) { return own; }
+#else
+  ShareState* share;
+  __device__ explicit Residual(ShareState* share) : share(share) {}
+  __device__ __forceinline__ float& operator[](int nth) { return share[nth].residual[threadIdx.x % 32]; }
+#endif
+};
+
+// Units that wait in registers for a wide shape's input; the rest of a phase follows through the ring. Without registers
+// from the producer there is room for fewer.
+constexpr int WAITING = MK_BULK ? 16 : 8;
+
 template <class S> __device__ __forceinline__ void consume(Params const& p, Shared<S>& sh, char* base, const int warp) {
   const int lane = threadIdx.x % 32, bid = blockIdx.x;
   const int g = lane >> 2, tig = lane & 3;
   constexpr int H = S::HIDDEN, I = S::INTER, NX = Input<S>::N;
   constexpr bool ROWS8 = S::OUT_ROWS == 8;
-  Consumer ring(&sh.ring);
+  Consumer ring(&sh.ring, ring_slots(p));
   const char* data = base;
   Wait wait(p);
   const int x_rep = bid % X_REP, h_rep = bid % H_REP, att_rep = bid % ATT_REP;
@@ -128,7 +157,7 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
 #pragma unroll
   for (int i = 0; i < NX; i++) x_off[i] = warp * S::X_SLICE * 2 + tig * 16 + i * 64;
   const int layer_norms = 2 * H + 2 * HEAD_DIM;
-  float residual = 0;  // warp 0, lane modulo OUT_ROWS: this block's rows, never rounded
+  Residual residual(sh.share);
   uint32_t step = 0;
   int token = 0;
 #ifdef PROFILE
@@ -145,10 +174,10 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
   };
   auto put_ss = [&](float ss) { ss = sum_tig(ss); if (lane == 0) sh.ss[warp] = ss; };
   auto rstd = [&] { return rsqrtf(sum16(sh.ss) * (1.f / H) + p.eps); };
-  // Warp 0: sums of this block's output rows onto the residual, and out to every replica.
+  // Warp 0: sums of a share's output rows onto the residual, and out to every replica.
   constexpr int W = S::OUT_ROWS / 2, PER = 32 / W;
-  const uint32_t x_at = lane / W * (H / 2) + bid * W + lane % W;
-  auto add_and_send = [&](uint32_t* buf, uint32_t slot) {
+  auto add_and_send = [&](uint32_t* buf, uint32_t slot, int share, float& rows) {
+    const uint32_t x_at = lane / W * (H / 2) + share * W + lane % W;
     const float4* q = (const float4*)(part + lane % S::OUT_ROWS * PART_STRIDE);
     float sum;
     if (ROWS8) {
@@ -160,8 +189,8 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
       sum = ((a.x + a.y) + (a.z + a.w)) + ((b.x + b.y) + (b.z + b.w));
     }
     sum += __shfl_xor_sync(~0u, sum, 16);
-    residual += sum;
-    const float lo = __shfl_sync(~0u, residual, 2 * (lane % W)), hi = __shfl_sync(~0u, residual, 2 * (lane % W) + 1);
+    rows += sum;
+    const float lo = __shfl_sync(~0u, rows, 2 * (lane % W)), hi = __shfl_sync(~0u, rows, 2 * (lane % W) + 1);
     const uint32_t word = pack2(lo, hi);
     uint32_t *now = buf + slot * (X_REP * H / 2) + x_at, *ahead = buf + (slot ^ 2) * (X_REP * H / 2) + x_at;
 #pragma unroll
@@ -172,8 +201,10 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
 
   const bool sampling = p.sampling.temperature > 0, suppresses = p.sampling.suppresses != 0;
   const float penalty = p.sampling.repetition_penalty;
-  if (penalty != 1.f) own_bits(p, p.seen, sh.seen);
-  if (suppresses) own_bits(p, p.suppressed, sh.suppressed);
+  EACH_SHARE(share, nth) {
+    if (penalty != 1.f) own_bits(p, p.seen, sh.share[nth].seen, share);
+    if (suppresses) own_bits(p, p.suppressed, sh.share[nth].suppressed, share);
+  }
   ptx::block_sync();
 
   for (int t = 0; t < p.n_tokens; t++) {
@@ -181,13 +212,15 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
     const bool by_row = t < p.n_forced && p.rows;
     if (t < p.n_forced && !by_row) token = t == 0 ? p.first_token : (int)p.forced[t];
     const bf16* row = by_row ? p.rows + (size_t)t * H : p.embed + (size_t)token * H;
-    if (warp == 0) {
-      const int i = bid * S::OUT_ROWS + lane % S::OUT_ROWS;
-      residual = by_row ? p.rows_f32[(size_t)t * H + i] : __bfloat162float(row[i]);
-    }
-    if (penalty != 1.f && threadIdx.x == 0 && token / 8 % BLOCKS == bid && !by_row) {  // the token handed in counts as seen
-      const int i = token / 8 / BLOCKS * 8 + token % 8;
-      sh.seen[i / 32] |= 1u << (i % 32);
+    EACH_SHARE(share, nth) {
+      if (warp == 0) {
+        const int i = share * S::OUT_ROWS + lane % S::OUT_ROWS;
+        residual[nth] = by_row ? p.rows_f32[(size_t)t * H + i] : __bfloat162float(row[i]);
+      }
+      if (penalty != 1.f && threadIdx.x == 0 && token / 8 % SHARES == share && !by_row) {  // the token handed in counts as seen
+        const int i = token / 8 / SHARES * 8 + token % 8;
+        sh.share[nth].seen[i / 32] |= 1u << (i % 32);
+      }
     }
     const uint32_t error = ptx::ld1(p.error);  // another block's; looked at when the token is done
 
@@ -196,153 +229,170 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
     for (int l = 0; l < p.layers; l++, step++) {
       const uint32_t slot = step & 3;
       const bf16* norms = p.norms + (size_t)l * layer_norms;
-      Input<S> in;
+      Input<S> in;  // read with the first share of a phase, as all inputs that fit registers
       // ---- q, k, v
-      {
-        uint4 w[S::QKV_UNITS], raw[NX], gain[NX];
-        load_gain(gain, norms);
-        if (warp >= 4 && warp < 7) {
+      EACH_SHARE(share, nth) {
+        constexpr int T = S::QKV_ROWS / 16, KK = S::X_SLICE / 16, PRE = WAITING < S::QKV_UNITS ? KK : S::QKV_UNITS;
+        uint4 w[PRE], raw[NX], gain[NX];
+        if (nth == 0) load_gain(gain, norms);
+        if (nth == 0 && warp >= 4 && warp < 7) {
           const uint32_t* n = (const uint32_t*)(norms + 2 * H + (warp == 6 ? HEAD_DIM : 0));
           head_in.n0 = __ldg(n + lane); head_in.n1 = __ldg(n + 32 + lane);
         }
-        load_units<S::QKV_UNITS>(ring, data, w, threadIdx.x);
+        load_units<PRE>(ring, wait, data, w, threadIdx.x);
         MARK(0);
         // the first layer's input is the embedding row itself; no need to wait, but the same code reads it
-        poll<NX>(raw, l == 0 ? (const char*)row : (const char*)(p.xb + (((step - 1) & 3) * X_REP + x_rep) * (H / 2)), x_off, wait, MK_PHASE_X_ATTENTION);
+        if (nth == 0) poll<NX>(raw, l == 0 ? (const char*)row : (const char*)(p.xb + (((step - 1) & 3) * X_REP + x_rep) * (H / 2)), x_off, wait, MK_PHASE_X_ATTENTION);
         MARK(1);
-        in.scale(raw, gain);
-        constexpr int T = S::QKV_ROWS / 16, KK = S::X_SLICE / 16;
+        if (nth == 0) in.scale(raw, gain);
         float c[T][4] = {};
 #pragma unroll
         for (int k = 0; k < KK; k++)
 #pragma unroll
-          for (int i = 0; i < T; i++) mma_step(c[i], w[i * KK + k], in.x, k);
-        put_ss(Input<S>::squares(raw));
-#pragma unroll
-        for (int i = 0; i < T; i++) put16(part, i * 16, c[i], warp, lane);
-      }
-      ptx::block_sync();
-      MARK(2);
-      if (warp == 0) {
-        const float v = sum16(part + lane * PART_STRIDE) * rstd();
-        const uint32_t word = pack2(__shfl_sync(~0u, v, 2 * (lane & 15)), __shfl_sync(~0u, v, 2 * (lane & 15) + 1));
-        const uint32_t at = (lane >> 4) * (KV_HEADS * 256) + bid * 16 + (lane & 15), all = QKV_REP * KV_HEADS * 256;
-#pragma unroll
-        for (int r = 0; r < QKV_REP; r += 2)
-          if (QKV_REP > 1 || lane < 16) ptx::st1(p.qkv + slot * all + at + r * (KV_HEADS * 256), word);
-#pragma unroll
-        for (int r = 0; r < QKV_REP; r += 2)
-          if (QKV_REP > 1 || lane < 16) ptx::st1(p.qkv + (slot ^ 2) * all + at + r * (KV_HEADS * 256), EMPTY);
-      }
-      flip();
-      MARK(3);
-      // ---- attention; O's weights are fetched before it, they wait in registers
-      uint4 wo[S::O_UNITS];
-      if (warp >= 4 && warp < 8) attention_inputs<S>(p, sh, wait, head_in, slot, warp - 4, lane);
-      MARK(4);
-      ptx::block_sync();
-      MARK(5);
-      if (splits == 4) attention<4, S>(p, sh, ring, data, slot, pos, warp, lane);
-      else if (splits == 8) attention<2, S>(p, sh, ring, data, slot, pos, warp, lane);
-      else attention<1, S>(p, sh, ring, data, slot, pos, warp, lane);
-      if (bid % GROUP == pos % GROUP && warp >= WARPS - 2) append<S>(p, sh, l, pos, warp == WARPS - 1, lane);
-      // ---- O: warp w takes head w
-      load_units<S::O_UNITS>(ring, data, wo, threadIdx.x);
-      MARK(7);
-      {
-        const uint32_t rec = ((slot * ATT_REP + att_rep) * Q_HEADS + warp) * MAX_SPLITS;
-        if (splits == 4) project_heads<S, 4>(p, wait, wo, rec, part, warp, lane);
-        else if (splits == 8) project_heads<S, 8>(p, wait, wo, rec, part, warp, lane);
-        else project_heads<S, 16>(p, wait, wo, rec, part, warp, lane);
-      }
-      ptx::block_sync();
-      MARK(9);
-      if (warp == 0) add_and_send(p.xa, slot);
-      MARK(10);
-      flip();
-      // ---- gate and up
-      {
-        constexpr int T = 2 * S::H_ROWS / 16, KK = S::X_SLICE / 16, PRE = ROWS8 ? S::GU_UNITS : 16;
-        uint4 w[PRE], raw[NX], gain[NX];
-        load_gain(gain, norms + H);
-        load_units<PRE>(ring, data, w, threadIdx.x);
-        MARK(11);
-        poll<NX>(raw, (const char*)(p.xa + (slot * X_REP + x_rep) * (H / 2)), x_off, wait, MK_PHASE_X_MLP);
-        MARK(12);
-        in.scale(raw, gain);
-        float c[T][4] = {};
-#pragma unroll
-        for (int i = 0; i < PRE / KK; i++)
-#pragma unroll
-          for (int k = 0; k < KK; k++) mma_step(c[i], w[i * KK + k], in.x, k);
-        put_ss(Input<S>::squares(raw));
+          for (int i = 0; i < PRE / KK; i++) mma_step(c[i], w[i * KK + k], in.x, k);
+        if (nth == 0) put_ss(Input<S>::squares(raw));
 #pragma unroll
         for (int i = PRE / KK; i < T; i++) {
-          load_units<KK>(ring, data, w, threadIdx.x);
+          load_units<KK>(ring, wait, data, w, threadIdx.x);
 #pragma unroll
           for (int k = 0; k < KK; k++) mma_step(c[i], w[k], in.x, k);
         }
 #pragma unroll
         for (int i = 0; i < T; i++) put16(part, i * 16, c[i], warp, lane);
+        ptx::block_sync();
+        MARK(2);
+        if (warp == 0) {
+          const float v = sum16(part + lane * PART_STRIDE) * rstd();
+          const uint32_t word = pack2(__shfl_sync(~0u, v, 2 * (lane & 15)), __shfl_sync(~0u, v, 2 * (lane & 15) + 1));
+          const uint32_t at = (lane >> 4) * (KV_HEADS * 256) + share * 16 + (lane & 15), all = QKV_REP * KV_HEADS * 256;
+#pragma unroll
+          for (int r = 0; r < QKV_REP; r += 2)
+            if (QKV_REP > 1 || lane < 16) ptx::st1(p.qkv + slot * all + at + r * (KV_HEADS * 256), word);
+#pragma unroll
+          for (int r = 0; r < QKV_REP; r += 2)
+            if (QKV_REP > 1 || lane < 16) ptx::st1(p.qkv + (slot ^ 2) * all + at + r * (KV_HEADS * 256), EMPTY);
+        }
+        flip();
       }
-      ptx::block_sync();
-      MARK(13);
-      if (warp == 0) {
-        const float r = rstd();
-        constexpr int W = S::H_ROWS / 2;
+      MARK(3);
+      // ---- attention
+      EACH_SHARE(share, nth) {
+        if (nth > 0) ptx::block_sync();  // the key and value of the last share have been appended
+        if (warp >= 4 && warp < 8) attention_inputs<S>(p, sh, wait, head_in, share, slot, warp - 4, lane);
+        MARK(4);
+        ptx::block_sync();
+        MARK(5);
+        if (splits == 4) attention<4, S>(p, sh, wait, ring, data, share, slot, pos, warp, lane);
+        else if (splits == 8) attention<2, S>(p, sh, wait, ring, data, share, slot, pos, warp, lane);
+        else attention<1, S>(p, sh, wait, ring, data, share, slot, pos, warp, lane);
+        if (share % GROUP == pos % GROUP && warp >= WARPS - 2) append<S>(p, sh, share, l, pos, warp == WARPS - 1, lane);
+      }
+      // ---- O: warp w takes head w
+      EACH_SHARE(share, nth) {
+        uint4 wo[S::O_UNITS];
+        load_units<S::O_UNITS>(ring, wait, data, wo, threadIdx.x);
+        MARK(7);
+        {
+          const uint32_t rec = ((slot * ATT_REP + att_rep) * Q_HEADS + warp) * MAX_SPLITS;
+          if (splits == 4) project_heads<S, 4>(p, wait, wo, rec, part, warp, lane);
+          else if (splits == 8) project_heads<S, 8>(p, wait, wo, rec, part, warp, lane);
+          else project_heads<S, 16>(p, wait, wo, rec, part, warp, lane);
+        }
+        ptx::block_sync();
+        MARK(9);
+        if (warp == 0) add_and_send(p.xa, slot, share, residual[nth]);
+        MARK(10);
+        flip();
+      }
+      // ---- gate and up
+      EACH_SHARE(share, nth) {
+        {
+          constexpr int T = 2 * S::H_ROWS / 16, KK = S::X_SLICE / 16, PRE = ROWS8 ? S::GU_UNITS : WAITING / KK * KK;
+          uint4 w[PRE], raw[NX], gain[NX];
+          if (nth == 0) load_gain(gain, norms + H);
+          load_units<PRE>(ring, wait, data, w, threadIdx.x);
+          MARK(11);
+          if (nth == 0) poll<NX>(raw, (const char*)(p.xa + (slot * X_REP + x_rep) * (H / 2)), x_off, wait, MK_PHASE_X_MLP);
+          MARK(12);
+          if (nth == 0) in.scale(raw, gain);
+          float c[T][4] = {};
 #pragma unroll
-        for (int i0 = 0; i0 < S::H_ROWS; i0 += 32) {
-          const int i = min(i0 + lane, S::H_ROWS - 1);
-          float gate = sum16(part + i * PART_STRIDE) * r, up = sum16(part + (S::H_ROWS + i) * PART_STRIDE) * r;
-          float v = __fdividef(gate, 1.f + __expf(-gate)) * up;
-          // words of these (up to) 32 activations, to every replica
-          constexpr int FIRST = W < 16 ? W : 16, LAST = W - (W - 1) / 16 * 16;
-          static_assert(LAST == FIRST || S::H_ROWS % 32 == 16, "");
-          const int words = i0 + 32 <= S::H_ROWS ? FIRST : LAST;
+          for (int i = 0; i < PRE / KK; i++)
 #pragma unroll
-          for (int k0 = 0; k0 < words * H_REP; k0 += 32) {
-            const int k = k0 + lane, n = k % words;
-            const uint32_t o = pack2(__shfl_sync(~0u, v, 2 * n), __shfl_sync(~0u, v, 2 * n + 1));
-            const uint32_t at = k / words * (I / 2) + bid * W + i0 / 2 + n;
-            if (k < words * H_REP) {
-              ptx::st1(p.h + slot * (H_REP * I / 2) + at, o);
-              ptx::st1(p.h + (slot ^ 2) * (H_REP * I / 2) + at, EMPTY);
+            for (int k = 0; k < KK; k++) mma_step(c[i], w[i * KK + k], in.x, k);
+          if (nth == 0) put_ss(Input<S>::squares(raw));
+#pragma unroll
+          for (int i = PRE / KK; i < T; i++) {
+            load_units<KK>(ring, wait, data, w, threadIdx.x);
+#pragma unroll
+            for (int k = 0; k < KK; k++) mma_step(c[i], w[k], in.x, k);
+          }
+#pragma unroll
+          for (int i = 0; i < T; i++) put16(part, i * 16, c[i], warp, lane);
+        }
+        ptx::block_sync();
+        MARK(13);
+        if (warp == 0) {
+          const float r = rstd();
+          constexpr int W = S::H_ROWS / 2;
+#pragma unroll
+          for (int i0 = 0; i0 < S::H_ROWS; i0 += 32) {
+            const int i = min(i0 + lane, S::H_ROWS - 1);
+            float gate = sum16(part + i * PART_STRIDE) * r, up = sum16(part + (S::H_ROWS + i) * PART_STRIDE) * r;
+            float v = __fdividef(gate, 1.f + __expf(-gate)) * up;
+            // words of these (up to) 32 activations, to every replica
+            constexpr int FIRST = W < 16 ? W : 16, LAST = W - (W - 1) / 16 * 16;
+            static_assert(LAST == FIRST || S::H_ROWS % 32 == 16, "");
+            const int words = i0 + 32 <= S::H_ROWS ? FIRST : LAST;
+#pragma unroll
+            for (int k0 = 0; k0 < words * H_REP; k0 += 32) {
+              const int k = k0 + lane, n = k % words;
+              const uint32_t o = pack2(__shfl_sync(~0u, v, 2 * n), __shfl_sync(~0u, v, 2 * n + 1));
+              const uint32_t at = k / words * (I / 2) + share * W + i0 / 2 + n;
+              if (k < words * H_REP) {
+                ptx::st1(p.h + slot * (H_REP * I / 2) + at, o);
+                ptx::st1(p.h + (slot ^ 2) * (H_REP * I / 2) + at, EMPTY);
+              }
             }
           }
         }
+        flip();
       }
-      flip();
       MARK(14);
       // ---- down
-      {
-        constexpr int N = ROWS8 ? S::H_SLICE / 64 : S::H_SLICE / 32, PRE = ROWS8 ? S::DOWN_UNITS : 8;
-        uint4 w[PRE], x[N];
-        int off[N];
+      constexpr int NH = ROWS8 ? S::H_SLICE / 64 : S::H_SLICE / 32;
+      uint4 x[NH];
+      EACH_SHARE(share, nth) {
+        {
+          constexpr int N = NH, PRE = ROWS8 ? S::DOWN_UNITS : WAITING / 2;
+          uint4 w[PRE];
+          int off[N];
 #pragma unroll
-        for (int i = 0; i < N; i++) off[i] = warp * S::H_SLICE * 2 + (ROWS8 ? (g & 1) * S::H_SLICE : 0) + tig * 16 + i * 64;
-        load_units<PRE>(ring, data, w, threadIdx.x);
-        MARK(15);
-        poll<N>(x, (const char*)(p.h + (slot * H_REP + h_rep) * (I / 2)), off, wait, MK_PHASE_H);
-        MARK(16);
-        float c[2][4] = {};
+          for (int i = 0; i < N; i++) off[i] = warp * S::H_SLICE * 2 + (ROWS8 ? (g & 1) * S::H_SLICE : 0) + tig * 16 + i * 64;
+          load_units<PRE>(ring, wait, data, w, threadIdx.x);
+          MARK(15);
+          if (nth == 0) poll<N>(x, (const char*)(p.h + (slot * H_REP + h_rep) * (I / 2)), off, wait, MK_PHASE_H);
+          MARK(16);
+          float c[2][4] = {};
 #pragma unroll
-        for (int k = 0; k < PRE; k++) mma_step(c[k & 1], w[k], x, k);
+          for (int k = 0; k < PRE; k++) mma_step(c[k & 1], w[k], x, k);
 #pragma unroll
-        for (int k0 = PRE; k0 < S::DOWN_UNITS; k0 += PRE) {
-          load_units<PRE>(ring, data, w, threadIdx.x);
+          for (int k0 = PRE; k0 < S::DOWN_UNITS; k0 += PRE) {
+            load_units<PRE>(ring, wait, data, w, threadIdx.x);
 #pragma unroll
-          for (int k = 0; k < PRE; k++) mma_step(c[k & 1], w[k], x, k0 + k);
+            for (int k = 0; k < PRE; k++) mma_step(c[k & 1], w[k], x, k0 + k);
+          }
+#pragma unroll
+          for (int i = 0; i < 4; i++) c[0][i] += c[1][i];
+          if (ROWS8) put8(part, 0, c[0][0] + c[0][3], warp, lane);
+          else put16(part, 0, c[0], warp, lane);
         }
-#pragma unroll
-        for (int i = 0; i < 4; i++) c[0][i] += c[1][i];
-        if (ROWS8) put8(part, 0, c[0][0] + c[0][3], warp, lane);
-        else put16(part, 0, c[0], warp, lane);
+        ptx::block_sync();
+        MARK(17);
+        if (warp == 0) add_and_send(p.xb, slot, share, residual[nth]);
+        MARK(18);
+        flip();
       }
-      ptx::block_sync();
-      MARK(17);
-      if (warp == 0) add_and_send(p.xb, slot);
-      MARK(18);
-      flip();
     }
 
     if (t < p.head_from) continue;
@@ -362,57 +412,65 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
     }
     if (p.hidden) {
       ptx::block_sync();
-      if (warp == 0 && lane < S::OUT_ROWS) {
-        const int i = bid * S::OUT_ROWS + lane;
-        const float gain = __bfloat162float(p.norms[(size_t)p.layers * layer_norms + i]);
-        p.hidden[(size_t)(t - p.head_from) * H + i] = residual * rstd() * gain;
-      }
+      EACH_SHARE(share, nth)
+        if (warp == 0 && lane < S::OUT_ROWS) {
+          const int i = share * S::OUT_ROWS + lane;
+          const float gain = __bfloat162float(p.norms[(size_t)p.layers * layer_norms + i]);
+          p.hidden[(size_t)(t - p.head_from) * H + i] = residual[nth] * rstd() * gain;
+        }
     }
-    const int lm_tiles = (p.vocab + 7) / 8, mine = (lm_tiles - bid + BLOCKS - 1) / BLOCKS;
+    const int slot = t & 3;
     unsigned long long best = 0;
-    for (int i0 = 0, group = 0; i0 < mine; i0 += LM_GROUP, group++) {
+    EACH_SHARE(share, nth) {
+      ShareState& state = sh.share[nth];
+      const int mine = tiles_of(p, share);
+      best = 0;
+      for (int i0 = 0, group = 0; i0 < mine; i0 += LM_GROUP, group++) {
 #pragma unroll
-      for (int i = 0; i < LM_GROUP; i++) {
-        if (i0 + i >= mine) break;
-        float c[4] = {};
-        uint4 w[S::LM_UNITS];
-        load_units<S::LM_UNITS>(ring, data, w, threadIdx.x);
+        for (int i = 0; i < LM_GROUP; i++) {
+          if (i0 + i >= mine) break;
+          float c[4] = {};
+          uint4 w[S::LM_UNITS];
+          load_units<S::LM_UNITS>(ring, wait, data, w, threadIdx.x);
 #pragma unroll
-        for (int k = 0; k < S::LM_UNITS; k++) mma_step(c, w[k], in.x, k);
-        put8(part, i * 8, c[0] + c[3], warp, lane);
+          for (int k = 0; k < S::LM_UNITS; k++) mma_step(c, w[k], in.x, k);
+          put8(part, i * 8, c[0] + c[3], warp, lane);
+        }
+        ptx::block_sync();
+        if (warp == group % WARPS) {  // each warp in turn, so that none falls behind
+          const int tile = i0 + lane / 8, id = (tile * SHARES + share) * 8 + lane % 8;
+          if (tile < mine && id < p.vocab) {
+            float v = sum16(part + lane * PART_STRIDE) * rstd();
+            if (p.logits) p.logits[(size_t)(t - p.head_from) * p.vocab + id] = v;
+            if (!(v < INFINITY)) { best = NOT_FINITE; v = 0; }
+            const int word = i0 * 8 / 32;
+            if (penalty != 1.f && (state.seen[word] >> lane & 1)) v = penalised(v, penalty);
+            if (suppresses && (state.suppressed[word] >> lane & 1)) v = -INFINITY;
+            if (sampling) state.logits[i0 * 8 + lane] = v;
+            best = max_key(best, logit_key(v, id));
+          }
+        }
+        flip();
       }
+      // ---- argmax over the share, then over all of them
+      MARK(20);
+      best = warp_max(best);
+      if (lane == 0) sh.best[warp] = best;
+      if (wait.dead) wait.report(wait.dead, t);
       ptx::block_sync();
-      if (warp == group % WARPS) {  // each warp in turn, so that none falls behind
-        const int tile = i0 + lane / 8, id = (tile * BLOCKS + bid) * 8 + lane % 8;
-        if (tile < mine && id < p.vocab) {
-          float v = sum16(part + lane * PART_STRIDE) * rstd();
-          if (p.logits) p.logits[(size_t)(t - p.head_from) * p.vocab + id] = v;
-          if (!(v < INFINITY)) { best = NOT_FINITE; v = 0; }
-          const int word = i0 * 8 / 32;
-          if (penalty != 1.f && (sh.seen[word] >> lane & 1)) v = penalised(v, penalty);
-          if (suppresses && (sh.suppressed[word] >> lane & 1)) v = -INFINITY;
-          if (sampling) sh.logits[i0 * 8 + lane] = v;
-          best = max_key(best, logit_key(v, id));
+      if (warp == 0) {
+        best = warp_max(lane < WARPS ? sh.best[lane] : 0);
+        for (int r = lane; r < KEY_REP; r += 32) {
+          ptx::st2(p.keys + (size_t)(slot * KEY_REP + r) * SHARES + share, (uint32_t)best | (cancel ? FLAG : 0), (uint32_t)(best >> 32));
+          ptx::st2(p.keys + (size_t)((slot ^ 2) * KEY_REP + r) * SHARES + share, EMPTY, EMPTY);
         }
       }
-      flip();
+      if (!MK_BULK) ptx::block_sync();  // before the next share's best
     }
-    // ---- argmax over the block, then over all blocks
-    MARK(20);
-    best = warp_max(best);
-    if (lane == 0) sh.best[warp] = best;
-    if (wait.dead) wait.report(wait.dead, t);
-    ptx::block_sync();
     if (warp == 0) {
-      const int slot = t & 3, R = KEY_REP;
-      best = warp_max(lane < WARPS ? sh.best[lane] : 0);
-      for (int r = lane; r < R; r += 32) {
-        ptx::st2(p.keys + (size_t)(slot * R + r) * BLOCKS + bid, (uint32_t)best | (cancel ? FLAG : 0), (uint32_t)(best >> 32));
-        ptx::st2(p.keys + (size_t)((slot ^ 2) * R + r) * BLOCKS + bid, EMPTY, EMPTY);
-      }
       uint4 k[2];
       const int off[2] = {lane * 16, 512 + lane * 16};
-      poll<2>(k, (const char*)(p.keys + (size_t)(slot * R + bid % R) * BLOCKS), off, wait, MK_PHASE_KEYS);
+      poll<2>(k, (const char*)(p.keys + (size_t)(slot * KEY_REP + bid % KEY_REP) * SHARES), off, wait, MK_PHASE_KEYS);
       best = 0;
       const bool cancelled = k[0].x & FLAG;  // of lane 0: what block 0 sent
 #pragma unroll
@@ -428,14 +486,15 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
         sh.best[0] = best;
         sh.token = key_id(best);
         bool stop = wait.dead || error != EMPTY || cancelled;
-        if (best == NOT_FINITE) { wait.report(MK_PHASE_NOT_FINITE, t); stop = true; }
+        if (wait.dead) wait.report(wait.dead, t);
+        else if (best == NOT_FINITE) { wait.report(MK_PHASE_NOT_FINITE, t); stop = true; }
         else if (best < LEAST) { if (!stop) wait.report(MK_PHASE_NOTHING, t); stop = true; }
         if (stop) sh.stop = 1;
       }
     }
     if (sampling) {
       ptx::block_sync();
-      if (!*(volatile int*)&sh.stop) sample<S>(p, sh, t, mine * 8, wait.dead);
+      if (!*(volatile int*)&sh.stop) sample<S>(p, sh, t, wait.dead);
     }
     if (threadIdx.x == 0) {
       int next = sh.token;
@@ -451,7 +510,10 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
     MARK(21);
     if (*(volatile int*)&sh.stop) return;
   }
-  if (wait.dead) wait.report(wait.dead, p.n_tokens - 1);  // where the last token ran without the head
+  if (wait.dead) {  // the last token ran without the head
+    wait.report(wait.dead, p.n_tokens - 1);
+    sh.stop = 1;  // the producer may be waiting for what a warp skipped
+  }
 #ifdef PROFILE
   __syncwarp();
   if (warp == PROFILE_WARP) atomicAdd(profile + lane, (unsigned long long)prof[lane]);
@@ -459,19 +521,23 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
 }
 
 template <class S> __device__ __forceinline__ void decode(Params const& p, char* base) {
-  Shared<S>& sh = *(Shared<S>*)(base + SLOTS * CHUNK);
+  const int slots = ring_slots(p);
+  Shared<S>& sh = *(Shared<S>*)(base + slots * CHUNK);
   const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
   if (threadIdx.x == 0) { sh.ring.init(); sh.stop = 0; }
   __syncthreads();
   if (warp >= WARPS) {
+#if MK_BULK
     asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
-    if (threadIdx.x == WARPS * 32) {
-      Producer pr{&sh.ring, base, &sh.stop, ptx::evict_first()};
-      produce<S>(p, pr);
-      pr.drain();
-    }
+    if (threadIdx.x != WARPS * 32) return;
+#endif
+    Producer pr{&sh.ring, base, &sh.stop, slots, p.max_turns[MK_PHASE_RING] * LOOKS, ptx::evict_first()};
+    produce<S>(p, pr);
+    pr.drain();
   } else {
+#if MK_BULK
     asm volatile("setmaxnreg.inc.sync.aligned.u32 112;");
+#endif
     consume<S>(p, sh, base, warp);
   }
 }

@@ -1,6 +1,7 @@
 // Hand-overs between blocks. Data is its own flag: a reader polls the words themselves until none is EMPTY. A writer
 // empties the buffer of two layers ahead as it fills this layer's; by then every block has read what was in it, because
-// this block has since received something that each of them sent after reading.
+// this block has since received something that each of them sent after reading. Where a block has several shares, it takes
+// all of them through a phase before the next.
 #pragma once
 #include "ptx.cuh"
 
@@ -11,13 +12,16 @@ struct Wait {
   int dead = 0;  // the phase given up in: every later wait returns at once, with zeros
   __device__ explicit Wait(Params const& p) : p(p) {}
   // Called in each turn of a waiting loop. Blocks that wait for a dead one reach their own limit.
-  __device__ __forceinline__ void turn(int& spins, int phase) { if (++spins == p.max_turns) dead = phase; }
-  // Tells the host and the other blocks that the launch cannot go on, at its token t.
+  __device__ __forceinline__ void turn(int& spins, int phase) { if (++spins == p.max_turns[phase]) dead = phase; }
+  // The ring is waited for lane by lane, the exchange by whole warps.
+  __device__ __forceinline__ void agree() { dead = __reduce_max_sync(~0u, dead); }
+  // Tells the host and the other blocks that the launch cannot go on, at its token t. The first to say so is heard: what
+  // others notice after it may be no more than what it left undone.
   __device__ __forceinline__ void report(int phase, int t) {
     const uint32_t code = ((uint32_t)phase << 24) | (blockIdx.x + 1);
+    if (atomicCAS(p.error, EMPTY, code) != EMPTY) return;
     p.status->token = t;
     p.status->code = code;
-    ptx::st1(p.error, code);
   }
 };
 

@@ -9,10 +9,12 @@
 constexpr int PART_STRIDE = 20;  // 16 warps and padding that keeps 16-byte reads free of bank conflicts
 
 // Units of a phase into registers; the slots are free at once. Rolled loops: see Wait about the instruction cache.
-template <int N> __device__ __forceinline__ void load_units(Consumer& ring, const char* data, uint4* w, int thread) {
+template <int N> __device__ __forceinline__ void load_units(Consumer& ring, Wait& wait, const char* data, uint4* w, int thread) {
+#if MK_BULK
   Consumer ahead = ring;
 #pragma unroll 1
-  for (int c = 0; c < N / 2; c++) { ahead.wait(); ahead.next(); }
+  for (int c = 0; c < N / 2; c++) { ahead.wait(wait); ahead.next(); }
+  wait.agree();
   uint32_t offset = ring.offset;
 #pragma unroll
   for (int c = 0; c < N / 2; c++) {
@@ -20,11 +22,23 @@ template <int N> __device__ __forceinline__ void load_units(Consumer& ring, cons
     w[2 * c] = s[0];
     w[2 * c + 1] = s[512];
     offset += CHUNK;
-    if (offset == SLOTS * CHUNK) offset = 0;
+    if (offset == ring.end) offset = 0;
   }
   Consumer::wait_for(w[N - 1].w);  // a warp's reads return in order
 #pragma unroll 1
   for (int c = 0; c < N / 2; c++) { ring.arrive(); ring.next(); }
+#else  // one by one: a phase may have more than the ring holds
+#pragma unroll
+  for (int c = 0; c < N / 2; c++) {
+    const uint4* s = (const uint4*)(data + ring.wait(wait)) + thread;
+    w[2 * c] = s[0];
+    w[2 * c + 1] = s[512];
+    Consumer::wait_for(w[2 * c + 1].w);
+    ring.arrive();
+    ring.next();
+  }
+  wait.agree();
+#endif
 }
 
 // B operand of k-step kk out of the lane's vectors (two k-steps a vector).

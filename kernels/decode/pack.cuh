@@ -1,5 +1,5 @@
 // Repacks row-major weights into the stream the decode kernel reads: [layer][chunk][block][unit][warp][lane] of 16 bytes,
-// then the LM head as tiles of 8 vocabulary rows. A tile belongs to block (tile % BLOCKS).
+// then the LM head as tiles of 8 vocabulary rows. A tile belongs to block (tile % SHARES).
 #pragma once
 #include "config.cuh"
 
@@ -13,9 +13,9 @@ __device__ inline uint4 unit16(const bf16* m, size_t cols, size_t r0, size_t r1,
 template <class S> __device__ __forceinline__ void pack_layer(MkPackLayer const& w) {
   uint4* const out = (uint4*)w.out;
   size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x;
-  const size_t total = (size_t)S::LAYER_CHUNKS * BLOCKS * (CHUNK / 16);
+  const size_t total = (size_t)S::LAYER_CHUNKS * SHARES * (CHUNK / 16);
   if (i >= total) return;
-  const int lane = i % 32, warp = i / 32 % WARPS, unit = i / 512 % 2, bid = i / 1024 % BLOCKS, chunk = (int)(i / 1024 / BLOCKS);
+  const int lane = i % 32, warp = i / 32 % WARPS, unit = i / 512 % 2, bid = i / 1024 % SHARES, chunk = (int)(i / 1024 / SHARES);
   const int g = lane / 4, tig = lane % 4;
   int u = 2 * chunk + unit;
   auto col = [&](int slice, int kk) { return warp * slice + 32 * (kk / 2) + tig * 8 + 4 * (kk % 2); };

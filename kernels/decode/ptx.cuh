@@ -12,16 +12,38 @@ __device__ __forceinline__ void mbar_expect(uint64_t* m, uint32_t bytes) {
 __device__ __forceinline__ void mbar_arrive(uint64_t* m) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _,[%0];" ::"r"(smem(m)) : "memory");
 }
+// Waits on the chip for a moment where it can (sm_90 on), else only looks.
+#if MK_BULK
+#define MK_MBAR_TRY "mbarrier.try_wait.parity.shared::cta.b64"
+#else
+#define MK_MBAR_TRY "mbarrier.test_wait.parity.shared::cta.b64"
+#endif
 __device__ __forceinline__ bool mbar_try(uint64_t* m, uint32_t parity) {
   uint32_t ok;
-  asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p,[%1],%2;\nselp.u32 %0,1,0,p;\n}"
+  asm volatile("{\n.reg .pred p;\n" MK_MBAR_TRY " p,[%1],%2;\nselp.u32 %0,1,0,p;\n}"
                : "=r"(ok) : "r"(smem(m)), "r"(parity) : "memory");
   return ok;
 }
+// Up to so many tries; false if that was not enough.
+__device__ __forceinline__ bool mbar_wait(uint32_t m, uint32_t parity, int tries) {
+  asm volatile("{\n.reg .pred p;\nW%=: " MK_MBAR_TRY " p,[%1],%2;\n@p bra D%=;\nsub.s32 %0,%0,1;\n"
+               "setp.gt.s32 p,%0,0;\n@p bra W%=;\nD%=:\n}" : "+r"(tries) : "r"(m), "r"(parity) : "memory");
+  return tries > 0;
+}
+#if MK_BULK
 __device__ __forceinline__ void bulk_load(void* dst, const void* src, uint32_t bytes, uint64_t* m, uint64_t policy) {
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0],[%1],%2,[%3],%4;"
                ::"r"(smem(dst)), "l"(src), "r"(bytes), "r"(smem(m)), "l"(policy) : "memory");
 }
+#else
+__device__ __forceinline__ void load16(uint32_t dst, const void* src, uint64_t policy) {
+  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0],[%1],16,%2;" ::"r"(dst), "l"(src), "l"(policy) : "memory");
+}
+// This thread's copies so far will arrive for it, each time once.
+__device__ __forceinline__ void arrive_when_loaded(uint64_t* m) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(smem(m)) : "memory");
+}
+#endif
 __device__ __forceinline__ uint64_t evict_first() {
   uint64_t p;
   asm volatile("createpolicy.fractional.L2::evict_first.b64 %0;" : "=l"(p));

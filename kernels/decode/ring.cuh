@@ -1,10 +1,17 @@
-// Shared-memory ring: one producer thread copies weights and KV tiles in their order of use, paced, 16 warps consume.
+// Shared-memory ring: a producer copies weights and KV tiles in their order of use, paced, 16 warps consume. With bulk
+// copies the producer is one thread; else a warp, whose lanes copy 16 bytes each.
 #pragma once
-#include "ptx.cuh"
+#include "exchange.cuh"
 
+// As many as fit beside the rest in 227 KB, which makes their number a constant; elsewhere the most that a launch may have.
 #ifndef SLOTS
 #define SLOTS 11
 #endif
+constexpr int MIN_SLOTS = MK_BULK ? SLOTS : 2;
+// Looks at a barrier in a turn of a wait: with bulk copies a look is a wait of some 4 us, else it takes 20 to 30 ns.
+constexpr int LOOKS = MK_BULK ? 1 : 32;
+__device__ __forceinline__ int ring_slots(Params const& p) { return MK_BULK ? SLOTS : p.slots; }
+
 #ifndef IN_FLIGHT
 #define IN_FLIGHT 32768   // bytes under way at most; more delays the exchanges, fewer starves the ring
 #endif
@@ -20,24 +27,27 @@ struct Ring {
   uint64_t full[SLOTS], empty[SLOTS];
   int bytes[SLOTS];  // the producer's own note of what a slot awaits
   __device__ void init() {
-    for (int i = 0; i < SLOTS; i++) { ptx::mbar_init(full + i, 1); ptx::mbar_init(empty + i, WARPS); }
+    for (int i = 0; i < SLOTS; i++) { ptx::mbar_init(full + i, MK_BULK ? 1 : 32); ptx::mbar_init(empty + i, WARPS); }
+#if MK_BULK
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+#endif
   }
 };
 
 struct Cursor {
   int slot = 0;
   uint32_t parity = 0;
-  __device__ __forceinline__ void next() { if (++slot == SLOTS) { slot = 0; parity ^= 1; } }
+  __device__ __forceinline__ void next(int slots) { if (++slot == slots) { slot = 0; parity ^= 1; } }
 };
 
 // A warp's view of the ring, in shared-memory addresses.
 struct Consumer {
   uint32_t bar, offset;  // of the current slot: its 'full' barrier, its data
-  uint32_t parity, first_bar;
-  __device__ Consumer(Ring* ring) : bar(ptx::smem(ring->full)), offset(0), parity(0), first_bar(bar) {}
-  __device__ __forceinline__ uint32_t wait() {
-    asm volatile("{\n.reg .pred p;\nW%=: mbarrier.try_wait.parity.shared::cta.b64 p,[%0],%1;\n@!p bra W%=;\n}" ::"r"(bar), "r"(parity) : "memory");
+  uint32_t parity, first_bar, end;
+  __device__ Consumer(Ring* ring, int slots) : bar(ptx::smem(ring->full)), offset(0), parity(0), first_bar(bar), end(slots * CHUNK) {}
+  // Gives up like any other wait; the warp then goes on with whatever lies there, and in step.
+  __device__ __forceinline__ uint32_t wait(Wait& w) {
+    if (!ptx::mbar_wait(bar, parity, w.dead ? 1 : w.p.max_turns[MK_PHASE_RING] * LOOKS)) w.dead = MK_PHASE_RING;
     return offset;
   }
   __device__ __forceinline__ void arrive() {
@@ -51,7 +61,7 @@ struct Consumer {
   }
   __device__ __forceinline__ void next() {
     bar += 8; offset += CHUNK;
-    if (offset == SLOTS * CHUNK) { offset = 0; bar = first_bar; parity ^= 1; }
+    if (offset == end) { offset = 0; bar = first_bar; parity ^= 1; }
   }
 };
 
@@ -59,32 +69,67 @@ struct Producer {
   Ring* ring;
   char* data;
   volatile int* stop;
+  int slots;
+  int tries;  // before a copy counts as lost
   uint64_t policy;
   Cursor at, paced;
-  int under_way = 0;
+  int under_way = 0, unsettled = 0;  // bytes, slots
   uint32_t last = 0, gap = 0;
-  // Takes the next slot for so many bytes. False: the consumers have stopped.
+  // Takes the next slot for so many bytes. False: the consumers have stopped, or a copy is lost, which they notice too.
+  // They never keep the producer waiting for ever, since each of their waits ends.
   __device__ bool open(int bytes) {
-    while (!ptx::mbar_try(ring->empty + at.slot, at.parity ^ 1)) if (*stop) return false;
-    while (under_way > 0 && under_way + bytes > IN_FLIGHT) settle();
+    while (!everyone(ptx::mbar_try(ring->empty + at.slot, at.parity ^ 1))) if (!everyone(!*stop)) return false;
+    // A slot that is filled anew must have been settled: its barrier tells the last two uses apart, no more. With many slots
+    // that is so because of the limit on bytes.
+    static_assert(!MK_BULK || SLOTS * (TILE_BYTES / 2) > IN_FLIGHT, "");
+    while (under_way > 0 && (under_way + bytes > IN_FLIGHT || (!MK_BULK && unsettled == slots))) if (!settle()) return false;
     if (GAP) {
       while (clock() - last < gap) {}
       last = clock();
     }
     ring->bytes[at.slot] = bytes;
     under_way += bytes;
+    unsettled++;
+#if MK_BULK
     ptx::mbar_expect(ring->full + at.slot, bytes);
+#endif
     return true;
   }
-  __device__ void settle() {
-    while (!ptx::mbar_try(ring->full + paced.slot, paced.parity)) {}
+  // What open has opened is all under way.
+  __device__ void close() {
+#if !MK_BULK
+    ptx::arrive_when_loaded(ring->full + at.slot);
+#endif
+    at.next(slots);
+  }
+  __device__ bool settle() {
+    if (!everyone(ptx::mbar_wait(ptx::smem(ring->full + paced.slot), paced.parity, tries))) return false;
     under_way -= ring->bytes[paced.slot];
-    paced.next();
+    unsettled--;
+    paced.next(slots);
+    return true;
+  }
+  __device__ void load(char* dst, const char* src, int bytes) {
+#if MK_BULK
+    ptx::bulk_load(dst, src, bytes, ring->full + at.slot, policy);
+#else
+    const int lane = threadIdx.x % 32 * 16;
+    const uint32_t to = ptx::smem(dst) + lane;
+#pragma unroll 8
+    for (int i = 0; i < bytes; i += 512) ptx::load16(to + i, src + lane + i, policy);
+#endif
+  }
+  static __device__ __forceinline__ bool everyone(bool yes) {
+#if MK_BULK
+    return yes;
+#else
+    return __all_sync(~0u, yes);
+#endif
   }
   __device__ bool chunk(const char* src) {
     if (!open(CHUNK)) return false;
-    ptx::bulk_load(data + at.slot * CHUNK, src, CHUNK, ring->full + at.slot, policy);
-    at.next();
+    load(data + at.slot * CHUNK, src, CHUNK);
+    close();
     return true;
   }
   // Up to two KV tiles: keys whole, of the values only dims [part*128/D, (part+1)*128/D).
@@ -95,15 +140,15 @@ struct Producer {
     for (int i = 0; i < 2; i++) {
       const char* t = i ? t1 : t0;
       if (!t) break;
-      if (D == 1) ptx::bulk_load(dst + i * TILE_BYTES, t, TILE_BYTES, ring->full + at.slot, policy);
+      if (D == 1) load(dst + i * TILE_BYTES, t, TILE_BYTES);
       else {
-        ptx::bulk_load(dst + i * TILE_BYTES, t, K, ring->full + at.slot, policy);
-        ptx::bulk_load(dst + i * TILE_BYTES + K, t + K + v * part, v, ring->full + at.slot, policy);
+        load(dst + i * TILE_BYTES, t, K);
+        load(dst + i * TILE_BYTES + K, t + K + v * part, v);
       }
     }
-    at.next();
+    close();
     return true;
   }
   // A block must not exit while copies into it are under way.
-  __device__ void drain() { while (under_way > 0) settle(); }
+  __device__ void drain() { while (under_way > 0 && settle()) {} }
 };

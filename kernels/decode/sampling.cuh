@@ -1,5 +1,5 @@
 // Choosing a token as mk-model's sampling/mod.rs says, to the bit. Greedy needs no more than the keys of the argmax. The
-// rest costs one hand-over more: every block knows the best key of every block; the k-th best of these bounds the k-th
+// rest costs one hand-over more: every block knows the best key of every share; the k-th best of these bounds the k-th
 // best logit of the vocabulary from below, so a block need only send its logits from that bound up: a hundred or so in
 // all. Every block then makes the same choice.
 #pragma once
@@ -72,56 +72,61 @@ __device__ __forceinline__ uint32_t random24(unsigned long long seed, unsigned l
   return x0 >> 8;
 }
 
-// By all consumer warps, after sh.keys holds every block's best. Leaves the token in sh.token, or sh.stop set. Never
+// By all consumer warps, after sh.keys holds every share's best. Leaves the token in sh.token, or sh.stop set. Never
 // inlined: it runs once a token, and the layers need the instruction cache.
-template <class S> __device__ __noinline__ void sample(Params const& p, Shared<S>& sh, int t, int rows, int dead) {
+template <class S> __device__ __noinline__ void sample(Params const& p, Shared<S>& sh, int t, int dead) {
   constexpr int CAPACITY = sizeof(sh.o) / 16;  // candidates in the first half of it, their weights in the second
-  const int tid = threadIdx.x, bid = blockIdx.x, slot = t & 3, threads = WARPS * 32;
+  const int tid = threadIdx.x, slot = t & 3, threads = WARPS * 32;
   const int k = p.sampling.top_k;
   unsigned long long* list = (unsigned long long*)sh.o;
   unsigned long long* units = list + CAPACITY;
-  if (tid == 0) { sh.count = 0; sh.bound = 0; sh.edge[0] = sh.edge[1] = 0; }  // fewer than k blocks with rows: no bound
+  if (tid == 0) sh.bound = 0;  // fewer than k shares with rows: no bound
   ptx::block_sync();
-  const unsigned long long mine = tid < BLOCKS ? sh.keys[tid] : 0;
-  if (tid < BLOCKS && rank_of(mine, sh.keys, BLOCKS) == k - 1) sh.bound = mine & LOGIT;
-  ptx::block_sync();
-  const unsigned long long bound = max_key(sh.bound, LEAST), best = sh.best[0];
-  for (int i = tid; i < rows; i += threads) {
-    const int id = (i / 8 * BLOCKS + bid) * 8 + i % 8;
-    if (id >= p.vocab) continue;
-    const unsigned long long key = logit_key(sh.logits[i], id);
-    if (key < bound) continue;
-    const int at = atomicAdd(&sh.count, 1);
-    if (at < 2 * CAPACITY) list[at] = key;  // no block has more rows than that
+  const unsigned long long mine = tid < SHARES ? sh.keys[tid] : 0;
+  if (tid < SHARES && rank_of(mine, sh.keys, SHARES) == k - 1) sh.bound = mine & LOGIT;
+  EACH_SHARE(share, nth) {
+    if (tid == 0) { sh.count = 0; sh.edge[0] = sh.edge[1] = 0; }
+    ptx::block_sync();
+    const unsigned long long bound = max_key(sh.bound, LEAST);
+    const int rows = tiles_of(p, share) * 8;
+    for (int i = tid; i < rows; i += threads) {
+      const int id = (i / 8 * SHARES + share) * 8 + i % 8;
+      if (id >= p.vocab) continue;
+      const unsigned long long key = logit_key(sh.share[nth].logits[i], id);
+      if (key < bound) continue;
+      const int at = atomicAdd(&sh.count, 1);
+      if (at < 2 * CAPACITY) list[at] = key;  // no share has more rows than that
+    }
+    ptx::block_sync();
+    // Out in order of rank; a zero ends the list. More than fit matter only where the first of them equals the last that fits.
+    uint64_t* sent = p.cand + (size_t)(slot * SHARES + share) * MAX_TOP_K;
+    const int n = sh.count;
+    for (int i = tid; i < n; i += threads) {
+      const int r = rank_of(list[i], list, n);
+      if (r == MAX_TOP_K - 1) sh.edge[0] = list[i] & LOGIT;
+      if (r == MAX_TOP_K) sh.edge[1] = list[i] & LOGIT;
+    }
+    ptx::block_sync();
+    const uint32_t overflow = n > MAX_TOP_K && sh.edge[0] == sh.edge[1] ? FLAG : 0;
+    for (int i = tid; i <= n; i += threads) {
+      const unsigned long long key = i < n ? list[i] : 0;
+      const int r = i < n ? rank_of(key, list, n) : n;
+      if (r < MAX_TOP_K) ptx::st2(sent + r, (uint32_t)key | overflow, (uint32_t)(key >> 32));
+    }
+    if (tid < MAX_TOP_K) ptx::st2(p.cand + (size_t)((slot ^ 2) * SHARES + share) * MAX_TOP_K + tid, EMPTY, EMPTY);
+    ptx::block_sync();
   }
-  ptx::block_sync();
-  // Out in order of rank; a zero ends the list. More than fit matter only where the first of them equals the last that fits.
-  uint64_t* sent = p.cand + (size_t)(slot * BLOCKS + bid) * MAX_TOP_K;
-  const int n = sh.count;
-  for (int i = tid; i < n; i += threads) {
-    const int r = rank_of(list[i], list, n);
-    if (r == MAX_TOP_K - 1) sh.edge[0] = list[i] & LOGIT;
-    if (r == MAX_TOP_K) sh.edge[1] = list[i] & LOGIT;
-  }
-  ptx::block_sync();
-  const uint32_t overflow = n > MAX_TOP_K && sh.edge[0] == sh.edge[1] ? FLAG : 0;
-  for (int i = tid; i <= n; i += threads) {
-    const unsigned long long key = i < n ? list[i] : 0;
-    const int r = i < n ? rank_of(key, list, n) : n;
-    if (r < MAX_TOP_K) ptx::st2(sent + r, (uint32_t)key | overflow, (uint32_t)(key >> 32));
-  }
-  if (tid < MAX_TOP_K) ptx::st2(p.cand + (size_t)((slot ^ 2) * BLOCKS + bid) * MAX_TOP_K + tid, EMPTY, EMPTY);
-  ptx::block_sync();
+  const unsigned long long best = sh.best[0];
   if (tid == 0) { sh.count = 0; sh.bound = 0; }
   ptx::block_sync();
-  if (tid < BLOCKS) {
-    const uint64_t* theirs = p.cand + (size_t)(slot * BLOCKS + tid) * MAX_TOP_K;
+  if (tid < SHARES) {
+    const uint64_t* theirs = p.cand + (size_t)(slot * SHARES + tid) * MAX_TOP_K;
     int spins = 0;
     for (int i = 0; i < MAX_TOP_K && !dead; i += 2) {
       uint4 v;
       // the second of the pair may never be written where the first ends the list
       while (v = ptx::ld4(theirs + i), v.x == EMPTY || v.y == EMPTY || ((v.x | v.y) != 0 && (v.z == EMPTY || v.w == EMPTY)))
-        if (++spins == p.max_turns) { dead = MK_PHASE_CANDIDATES; break; }
+        if (++spins == p.max_turns[MK_PHASE_CANDIDATES]) { dead = MK_PHASE_CANDIDATES; break; }
       if (dead || (v.x | v.y) == 0) break;
       const int count = (v.z | v.w) != 0 ? 2 : 1;
       const int at = atomicAdd(&sh.count, v.x & FLAG ? CAPACITY : count);

@@ -16,7 +16,19 @@ __shared__ unsigned prof_all[16][32], last_all[16];
 #define MARK(i)
 #endif
 
-constexpr int MAX_ROWS = 1216;  // vocabulary rows of a block
+constexpr int MAX_ROWS = 1216;  // vocabulary rows of a share
+
+// What is kept for each share of a block.
+struct ShareState {
+  float logits[MAX_ROWS];             // when sampling
+  uint32_t seen[MAX_ROWS / 32];       // which of its rows are in the text already
+  uint32_t suppressed[MAX_ROWS / 32]; // which of its rows are never chosen
+#if !MK_BULK
+  float residual[32];                 // warp 0's
+#endif
+};
+// Vocabulary tiles of a share.
+__device__ __forceinline__ int tiles_of(Params const& p, int share) { return ((p.vocab + 7) / 8 - share + SHARES - 1) / SHARES; }
 constexpr int LM_GROUP = 4;  // vocabulary tiles a block sums up at once (32 rows: one a lane)
 
 template <class S> struct Shared {
@@ -29,11 +41,9 @@ template <class S> struct Shared {
   alignas(16) float m[2][WARPS], l[2][WARPS];
   alignas(16) float o[WARPS][2 * HEAD_DIM];
   unsigned long long best[WARPS];
-  unsigned long long keys[BLOCKS];    // every block's best logit and id; then the k best
+  unsigned long long keys[SHARES];    // every share's best logit and id; then the k best
   unsigned long long bound, edge[2];
-  float logits[MAX_ROWS];             // this block's, kept when sampling
-  uint32_t seen[MAX_ROWS / 32];       // which of its rows are in the text already
-  uint32_t suppressed[MAX_ROWS / 32]; // which of its rows are never chosen
   int count;
   int token, stop;
+  ShareState share[1];                // and more behind it where a block has more
 };

@@ -30,12 +30,14 @@ __device__ __forceinline__ uint32_t pack(float lo, float hi) {
 
 // ROW_WARPS x TOKEN_WARPS warps, each ROW_TILES tiles of 16 rows times TOKEN_TILES of 8 tokens.
 template <int ROW_WARPS_, int TOKEN_WARPS_, int ROW_TILES_, int TOKEN_TILES_, int STAGES_> struct Config {
-  static constexpr int ROW_WARPS = ROW_WARPS_, TOKEN_WARPS = TOKEN_WARPS_, ROW_TILES = ROW_TILES_, TOKEN_TILES = TOKEN_TILES_, STAGES = STAGES_;
+  static constexpr int ROW_WARPS = ROW_WARPS_, TOKEN_WARPS = TOKEN_WARPS_, ROW_TILES = ROW_TILES_, TOKEN_TILES = TOKEN_TILES_;
   static constexpr int THREADS = ROW_WARPS * TOKEN_WARPS * 32;
   static constexpr int TILES = ROW_WARPS * ROW_TILES, ROWS = TILES * 16, TOKENS = TOKEN_WARPS * TOKEN_TILES * 8;
   static constexpr int A_BYTES = TILES * 2048, B_BYTES = TOKENS * 128, STAGE = A_BYTES + B_BYTES;
+  static constexpr int STAGES = STAGES_ * STAGE <= MAX_SHARED ? STAGES_ : MAX_SHARED / STAGE;  // as wanted, or as fit
   static constexpr int OUT_STRIDE = ROWS + 4;  // floats of a token's row in shared memory, after the product
   static constexpr int SHARED = STAGES * STAGE > TOKENS * OUT_STRIDE * 4 ? STAGES * STAGE : TOKENS * OUT_STRIDE * 4;
+  static_assert(STAGES >= 2 && SHARED <= MAX_SHARED, "a tile is too large");
 };
 using Large = Config<4, 2, 2, 8, 4>;      // 128 rows, 128 tokens
 using LargeGate = Config<4, 2, 3, 8, 4>;  // 192 rows, 128 tokens
@@ -60,7 +62,7 @@ template <class C, Epilogue E, bool ROWS8> __device__ __forceinline__ void gemm(
     const int k = tid + n * C::THREADS, tile = tile0 + k / 128, unit = k / 32 % 4;
     const int block = ROWS8 ? 2 * tile + unit / 2 : tile / p.tiles_per_block;
     const int u = ROWS8 ? unit % 2 : tile % p.tiles_per_block * (4 * p.steps) + unit;
-    a_from[n] = p.weights + ((size_t)(u / 2 * BLOCKS + block) * 2 + u % 2) * 8192 + k % 32 * 16;
+    a_from[n] = p.weights + ((size_t)(u / 2 * SHARES + block) * 2 + u % 2) * 8192 + k % 32 * 16;
   }
 #pragma unroll
   for (int n = 0; n < B_COPIES; n++) {
@@ -68,7 +70,7 @@ template <class C, Epilogue E, bool ROWS8> __device__ __forceinline__ void gemm(
     there[n] = token < p.tokens;
     b_from[n] = p.input + (size_t)(there[n] ? token : 0) * p.columns + (ROWS8 ? c / 4 * (p.slice / 2) + c % 4 * 8 : c * 8);
   }
-  const uint32_t a_step = (ROWS8 ? 1 : 2) * BLOCKS * CHUNK, b_step = ROWS8 ? 32 : 64;
+  const uint32_t a_step = (ROWS8 ? 1 : 2) * SHARES * CHUNK, b_step = ROWS8 ? 32 : 64;
   int slice = blockIdx.z * slices, within = 0;  // of the next fetch
   uint32_t fetch_stage = base;
   auto fetch = [&] {

@@ -6,6 +6,7 @@ mod codegen;
 mod doctor;
 mod fuzz;
 mod goldens;
+mod kernels;
 mod parity;
 mod picture;
 mod setup;
@@ -24,6 +25,7 @@ enum Task {
     Doctor(doctor::Args),
     Fuzz(fuzz::Args),
     Goldens(goldens::Args),
+    Kernels(kernels::Args),
     Parity(parity::Args),
     Picture(picture::Args),
     Setup(setup::Args),
@@ -40,6 +42,7 @@ fn main() -> anyhow::Result<()> {
         Task::Doctor(args) => doctor::run(&args),
         Task::Fuzz(args) => fuzz::run(&args, &mk_examples::repo_root()?),
         Task::Goldens(args) => goldens::run(&args),
+        Task::Kernels(args) => kernels::run(&args, &mk_examples::repo_root()?),
         Task::Parity(args) => parity::run(&args),
         Task::Picture(args) => picture::run(&args),
         Task::Setup(args) => setup::run(&args, &mk_examples::repo_root()?),

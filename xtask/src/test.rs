@@ -20,14 +20,26 @@ pub fn run(_: &Args) -> Result<()> {
     let cargo = |args: &str| run_cargo(&root, args, &[]);
     cargo("fmt --all --check")?;
     cargo("clippy --workspace --all-targets --quiet -- -D warnings")?;
-    // Without nvcc too; its tests say so where there is no GPU.
+    kernels(&root)?;
+    // Its tests say so where there is no GPU.
     cargo("clippy --package mk-model --features cuda --all-targets --quiet -- -D warnings")?;
+    cargo("test --package mk-sys --features cuda --quiet")?;
+    cargo("test --package mk-model --features cuda --quiet --lib backend::cuda")?;
     run_cargo(&root, "doc --workspace --no-deps --quiet", &[("RUSTDOCFLAGS", "-D warnings")])?;
     cargo("test --workspace --quiet")?;
     examples(&root)?;
     tasks(&root)?;
     println!("\nall of it passed in {:.0} s", started.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// The CUDA kernels for every chip, which takes a compiler but no GPU.
+fn kernels(root: &Path) -> Result<()> {
+    let xtask = "run --release --quiet --bin xtask --";
+    if mk_sys::nvcc::find(root).is_none() {
+        run_cargo(root, &format!("{xtask} setup --cuda"), &[])?;
+    }
+    run_cargo(root, &format!("{xtask} kernels"), &[])
 }
 
 /// The examples, as the README shows them: without a model and without a network.

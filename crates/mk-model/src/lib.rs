@@ -68,7 +68,7 @@ pub mod synth;
 pub mod text;
 
 pub use backend::cpu::CpuOptions;
-pub use backend::{Input, Output, Precision, Readout, Rows, Step};
+pub use backend::{CudaFault, CudaOptions, Input, Output, Precision, Readout, Rows, Step};
 pub use checkpoint::{Checkpoint, Dtype};
 pub use config::Config;
 pub use error::{Error, Problem, Result};

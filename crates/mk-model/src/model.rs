@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::backend::cpu::{CpuBackend, CpuOptions, Machine};
 #[cfg(feature = "cuda")]
 use crate::backend::cuda::CudaBackend;
-use crate::backend::{Backend, Precision};
+use crate::backend::{Backend, CudaOptions, Precision};
 use crate::checkpoint::{Checkpoint, Layout, Progress, Tensor, TensorFiles, audit};
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -21,6 +21,8 @@ pub enum Device {
     Cpu(CpuOptions),
     /// An NVIDIA GPU, by its ordinal.
     Cuda(usize),
+    /// The same, with more said about it.
+    CudaWith(CudaOptions),
 }
 
 impl Default for Device {
@@ -112,15 +114,20 @@ impl Model {
                 let backend = CpuBackend::new(config, layout, tensors, Arc::clone(&machine));
                 (Box::new(Arc::new(backend)), machine)
             }
-            #[cfg(feature = "cuda")]
             Device::Cuda(ordinal) => {
+                let device = Device::CudaWith(CudaOptions { ordinal, ..CudaOptions::default() });
+                let options = ModelOptions { device, ..*options };
+                return Self::build(config, layout, tensors, eos_token_ids, &options);
+            }
+            #[cfg(feature = "cuda")]
+            Device::CudaWith(cuda) => {
                 let precision = options.precision;
-                let backend = CudaBackend::new(config, layout, tensors, precision, ordinal)?;
+                let backend = CudaBackend::new(config, layout, tensors, precision, cuda)?;
                 let machine = Machine::new(precision, CpuOptions::default())?;
                 (Box::new(Arc::new(backend)), Arc::new(machine))
             }
             #[cfg(not(feature = "cuda"))]
-            Device::Cuda(_) => {
+            Device::CudaWith(_) => {
                 return Err(Error::Unavailable {
                     what: "the CUDA backend".into(),
                     reason: "this program was built without the feature `cuda`".into(),

@@ -1,5 +1,5 @@
 //! What the host and the kernels agree on: `kernels/abi.h`, by bindgen. `cargo xtask codegen` makes it anew.
-// Header 33bd6e0353c6d4d3
+// Header b633530a664272bb
 
 #![allow(missing_docs, non_camel_case_types, non_snake_case, non_upper_case_globals)]
 
@@ -9,6 +9,7 @@ pub const MK_TILE: u32 = 16;
 pub const MK_MAX_STOPS: u32 = 16;
 pub const MK_MAX_TOP_K: u32 = 64;
 pub const MK_PREFILL_BATCH: u32 = 2048;
+pub const MK_WAITS: u32 = 10;
 pub const MK_NO_TOKEN: u32 = 4294967295;
 pub type mk_bf16 = u16;
 #[repr(C)]
@@ -19,13 +20,17 @@ pub struct MkShape {
     pub q_heads: u32,
     pub kv_heads: u32,
     pub head_dim: u32,
-    pub blocks: u32,
+    pub shares: u32,
+    pub min_blocks: u32,
     pub threads: u32,
     pub shared_bytes: u32,
+    pub share_bytes: u32,
+    pub slot_bytes: u32,
+    pub min_slots: u32,
+    pub max_slots: u32,
     pub max_vocab: u32,
     pub tile_bytes: u32,
     pub head_tile_bytes: u32,
-    pub reserved: u32,
     pub layer_bytes: u64,
     pub exchange_bytes: u64,
     pub xa: u64,
@@ -44,42 +49,47 @@ pub struct MkShape {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of MkShape"][::std::mem::size_of::<MkShape>() - 168usize];
+    ["Size of MkShape"][::std::mem::size_of::<MkShape>() - 184usize];
     ["Alignment of MkShape"][::std::mem::align_of::<MkShape>() - 8usize];
     ["Offset of field: MkShape::hidden"][::std::mem::offset_of!(MkShape, hidden) - 0usize];
     ["Offset of field: MkShape::inter"][::std::mem::offset_of!(MkShape, inter) - 4usize];
     ["Offset of field: MkShape::q_heads"][::std::mem::offset_of!(MkShape, q_heads) - 8usize];
     ["Offset of field: MkShape::kv_heads"][::std::mem::offset_of!(MkShape, kv_heads) - 12usize];
     ["Offset of field: MkShape::head_dim"][::std::mem::offset_of!(MkShape, head_dim) - 16usize];
-    ["Offset of field: MkShape::blocks"][::std::mem::offset_of!(MkShape, blocks) - 20usize];
-    ["Offset of field: MkShape::threads"][::std::mem::offset_of!(MkShape, threads) - 24usize];
+    ["Offset of field: MkShape::shares"][::std::mem::offset_of!(MkShape, shares) - 20usize];
+    ["Offset of field: MkShape::min_blocks"][::std::mem::offset_of!(MkShape, min_blocks) - 24usize];
+    ["Offset of field: MkShape::threads"][::std::mem::offset_of!(MkShape, threads) - 28usize];
     ["Offset of field: MkShape::shared_bytes"]
-        [::std::mem::offset_of!(MkShape, shared_bytes) - 28usize];
-    ["Offset of field: MkShape::max_vocab"][::std::mem::offset_of!(MkShape, max_vocab) - 32usize];
-    ["Offset of field: MkShape::tile_bytes"][::std::mem::offset_of!(MkShape, tile_bytes) - 36usize];
+        [::std::mem::offset_of!(MkShape, shared_bytes) - 32usize];
+    ["Offset of field: MkShape::share_bytes"]
+        [::std::mem::offset_of!(MkShape, share_bytes) - 36usize];
+    ["Offset of field: MkShape::slot_bytes"][::std::mem::offset_of!(MkShape, slot_bytes) - 40usize];
+    ["Offset of field: MkShape::min_slots"][::std::mem::offset_of!(MkShape, min_slots) - 44usize];
+    ["Offset of field: MkShape::max_slots"][::std::mem::offset_of!(MkShape, max_slots) - 48usize];
+    ["Offset of field: MkShape::max_vocab"][::std::mem::offset_of!(MkShape, max_vocab) - 52usize];
+    ["Offset of field: MkShape::tile_bytes"][::std::mem::offset_of!(MkShape, tile_bytes) - 56usize];
     ["Offset of field: MkShape::head_tile_bytes"]
-        [::std::mem::offset_of!(MkShape, head_tile_bytes) - 40usize];
-    ["Offset of field: MkShape::reserved"][::std::mem::offset_of!(MkShape, reserved) - 44usize];
+        [::std::mem::offset_of!(MkShape, head_tile_bytes) - 60usize];
     ["Offset of field: MkShape::layer_bytes"]
-        [::std::mem::offset_of!(MkShape, layer_bytes) - 48usize];
+        [::std::mem::offset_of!(MkShape, layer_bytes) - 64usize];
     ["Offset of field: MkShape::exchange_bytes"]
-        [::std::mem::offset_of!(MkShape, exchange_bytes) - 56usize];
-    ["Offset of field: MkShape::xa"][::std::mem::offset_of!(MkShape, xa) - 64usize];
-    ["Offset of field: MkShape::xb"][::std::mem::offset_of!(MkShape, xb) - 72usize];
-    ["Offset of field: MkShape::h"][::std::mem::offset_of!(MkShape, h) - 80usize];
-    ["Offset of field: MkShape::qkv"][::std::mem::offset_of!(MkShape, qkv) - 88usize];
-    ["Offset of field: MkShape::att"][::std::mem::offset_of!(MkShape, att) - 96usize];
-    ["Offset of field: MkShape::lse"][::std::mem::offset_of!(MkShape, lse) - 104usize];
-    ["Offset of field: MkShape::keys"][::std::mem::offset_of!(MkShape, keys) - 112usize];
-    ["Offset of field: MkShape::cand"][::std::mem::offset_of!(MkShape, cand) - 120usize];
-    ["Offset of field: MkShape::error"][::std::mem::offset_of!(MkShape, error) - 128usize];
+        [::std::mem::offset_of!(MkShape, exchange_bytes) - 72usize];
+    ["Offset of field: MkShape::xa"][::std::mem::offset_of!(MkShape, xa) - 80usize];
+    ["Offset of field: MkShape::xb"][::std::mem::offset_of!(MkShape, xb) - 88usize];
+    ["Offset of field: MkShape::h"][::std::mem::offset_of!(MkShape, h) - 96usize];
+    ["Offset of field: MkShape::qkv"][::std::mem::offset_of!(MkShape, qkv) - 104usize];
+    ["Offset of field: MkShape::att"][::std::mem::offset_of!(MkShape, att) - 112usize];
+    ["Offset of field: MkShape::lse"][::std::mem::offset_of!(MkShape, lse) - 120usize];
+    ["Offset of field: MkShape::keys"][::std::mem::offset_of!(MkShape, keys) - 128usize];
+    ["Offset of field: MkShape::cand"][::std::mem::offset_of!(MkShape, cand) - 136usize];
+    ["Offset of field: MkShape::error"][::std::mem::offset_of!(MkShape, error) - 144usize];
     ["Offset of field: MkShape::qkv_weights"]
-        [::std::mem::offset_of!(MkShape, qkv_weights) - 136usize];
-    ["Offset of field: MkShape::o_weights"][::std::mem::offset_of!(MkShape, o_weights) - 144usize];
+        [::std::mem::offset_of!(MkShape, qkv_weights) - 152usize];
+    ["Offset of field: MkShape::o_weights"][::std::mem::offset_of!(MkShape, o_weights) - 160usize];
     ["Offset of field: MkShape::gate_up_weights"]
-        [::std::mem::offset_of!(MkShape, gate_up_weights) - 152usize];
+        [::std::mem::offset_of!(MkShape, gate_up_weights) - 168usize];
     ["Offset of field: MkShape::down_weights"]
-        [::std::mem::offset_of!(MkShape, down_weights) - 160usize];
+        [::std::mem::offset_of!(MkShape, down_weights) - 176usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -140,10 +150,10 @@ pub mod MkPhase {
     pub const MK_PHASE_X_HEAD: Type = 6;
     pub const MK_PHASE_KEYS: Type = 7;
     pub const MK_PHASE_CANDIDATES: Type = 8;
-    pub const MK_PHASE_NOT_FINITE: Type = 9;
-    pub const MK_PHASE_NOTHING: Type = 10;
-    pub const MK_PHASE_TIES: Type = 11;
-    pub const MK_PHASE_WRONG_GPU: Type = 12;
+    pub const MK_PHASE_RING: Type = 9;
+    pub const MK_PHASE_NOT_FINITE: Type = 10;
+    pub const MK_PHASE_NOTHING: Type = 11;
+    pub const MK_PHASE_TIES: Type = 12;
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -185,13 +195,14 @@ pub struct MkDecode {
     pub stops: [i32; 16usize],
     pub split4: i32,
     pub split8: i32,
-    pub max_turns: i32,
+    pub slots: i32,
+    pub starved: i32,
+    pub max_turns: [i32; 10usize],
     pub eps: f32,
-    pub reserved: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of MkDecode"][::std::mem::size_of::<MkDecode>() - 352usize];
+    ["Size of MkDecode"][::std::mem::size_of::<MkDecode>() - 392usize];
     ["Alignment of MkDecode"][::std::mem::align_of::<MkDecode>() - 8usize];
     ["Offset of field: MkDecode::weights"][::std::mem::offset_of!(MkDecode, weights) - 0usize];
     ["Offset of field: MkDecode::head"][::std::mem::offset_of!(MkDecode, head) - 8usize];
@@ -234,10 +245,11 @@ const _: () = {
     ["Offset of field: MkDecode::stops"][::std::mem::offset_of!(MkDecode, stops) - 268usize];
     ["Offset of field: MkDecode::split4"][::std::mem::offset_of!(MkDecode, split4) - 332usize];
     ["Offset of field: MkDecode::split8"][::std::mem::offset_of!(MkDecode, split8) - 336usize];
+    ["Offset of field: MkDecode::slots"][::std::mem::offset_of!(MkDecode, slots) - 340usize];
+    ["Offset of field: MkDecode::starved"][::std::mem::offset_of!(MkDecode, starved) - 344usize];
     ["Offset of field: MkDecode::max_turns"]
-        [::std::mem::offset_of!(MkDecode, max_turns) - 340usize];
-    ["Offset of field: MkDecode::eps"][::std::mem::offset_of!(MkDecode, eps) - 344usize];
-    ["Offset of field: MkDecode::reserved"][::std::mem::offset_of!(MkDecode, reserved) - 348usize];
+        [::std::mem::offset_of!(MkDecode, max_turns) - 348usize];
+    ["Offset of field: MkDecode::eps"][::std::mem::offset_of!(MkDecode, eps) - 388usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

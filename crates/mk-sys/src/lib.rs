@@ -15,6 +15,7 @@ pub mod driver;
 #[cfg(feature = "cuda")]
 pub mod kernels;
 mod library;
+pub mod nvcc;
 
 /// A hash of the header that bindings are made from (64-bit FNV-1a): an identity, not a protection.
 pub fn header_hash(text: &[u8]) -> u64 {

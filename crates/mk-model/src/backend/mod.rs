@@ -10,12 +10,14 @@
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+mod gpu;
 mod host;
 pub(crate) mod rope;
 
 use std::fmt;
 use std::ops::ControlFlow;
 
+pub use gpu::{CudaFault, CudaOptions};
 pub use host::decode_on_host;
 
 use crate::error::Result;

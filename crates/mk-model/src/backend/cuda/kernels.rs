@@ -2,8 +2,11 @@
 
 use mk_sys::abi::{MkGemm, MkShape};
 use mk_sys::device::{Device, Grid, Kernel, Module};
+use mk_sys::kernels::NoKernels;
 
+use super::plan::Plan;
 use super::raw::{self, Variable};
+use crate::backend::CudaOptions;
 use crate::config::Config;
 use crate::error::{Error, Result};
 
@@ -13,6 +16,12 @@ const SHAPES: [(usize, usize); 2] = [(1024, 3072), (2048, 6144)];
 /// What a model's launches need to know of its kernels.
 pub(super) struct Kernels {
     pub(super) shape: MkShape,
+    /// Whether they are those for no chip in particular.
+    pub(super) portable: bool,
+    /// Of the device, or as many of them as may be used.
+    pub(super) multiprocessors: u32,
+    /// Of the decode kernel's launches.
+    pub(super) plan: Plan,
     pub(super) decode: Kernel,
     pub(super) pack_layer: Kernel,
     pub(super) pack_head: Kernel,
@@ -41,7 +50,7 @@ impl Kernels {
     ///
     /// # Errors
     /// [`Error::Unavailable`], with what does not fit.
-    pub(super) fn load(device: &Device, config: &Config) -> Result<Self> {
+    pub(super) fn load(device: &Device, config: &Config, options: &CudaOptions) -> Result<Self> {
         let (hidden, inter) = (config.hidden_size, config.intermediate_size);
         if !SHAPES.contains(&(hidden, inter)) {
             return Err(unavailable(format!(
@@ -49,10 +58,24 @@ impl Kernels {
                 SHAPES.map(|(h, i)| format!("{h} with {i}")).join(" and ")
             )));
         }
-        let image = mk_sys::kernels::image(device.info().compute_capability)
-            .map_err(|e| unavailable(e.to_string()))?;
-        let module = device.load(image)?;
-        let shape: MkShape = read(&module, &format!("mk_shape_{hidden}_{inter}"))?;
+        let info = device.info();
+        let within = |limit: Option<u32>, has: u32| limit.map_or(has, |limit| limit.min(has));
+        let multiprocessors = within(options.multiprocessors, info.multiprocessors);
+        let open = |image: std::result::Result<&'static [u8], NoKernels>| {
+            let module = device.load(image.map_err(|e| unavailable(e.to_string()))?)?;
+            let shape: MkShape = read(&module, &format!("mk_shape_{hidden}_{inter}"))?;
+            Ok::<_, Error>((module, shape))
+        };
+        let mut portable = options.portable;
+        let (mut module, mut shape) = open(if portable {
+            mk_sys::kernels::portable_image(info.compute_capability)
+        } else {
+            mk_sys::kernels::image(info.compute_capability)
+        })?;
+        if shape.min_blocks > multiprocessors {
+            portable = true;
+            (module, shape) = open(mk_sys::kernels::portable_image(info.compute_capability))?;
+        }
         let heads = (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
         let built = (shape.q_heads as usize, shape.kv_heads as usize, shape.head_dim as usize);
         if heads != built {
@@ -80,8 +103,14 @@ impl Kernels {
                 small: sized(&format!("mk_gemm_{name}_small"), small)?,
             })
         };
+        let shared = within(options.shared_memory, info.shared_memory_per_block);
+        let plan = Plan::new(&shape, multiprocessors, shared)
+            .map_err(|reason| unavailable(format!("{reason} ({})", info.name)))?;
         let kernels = Self {
             shape,
+            portable,
+            multiprocessors,
+            plan,
             embed: module.kernel("mk_embed")?,
             norm: module.kernel("mk_norm")?,
             heads: module.kernel("mk_heads")?,
@@ -100,9 +129,9 @@ impl Kernels {
 
     /// The decode kernel's blocks wait for each other, so all of them must be on the device at once.
     fn check_residency(&self, device: &Device) -> Result<()> {
-        let MkShape { blocks, threads, shared_bytes, .. } = self.shape;
+        let Plan { blocks, shared_bytes, .. } = self.plan;
         self.decode.allow_shared_memory(shared_bytes)?;
-        let resident = self.decode.resident_blocks(threads, shared_bytes)?;
+        let resident = self.decode.resident_blocks(self.shape.threads, shared_bytes)?;
         if resident < blocks {
             return Err(unavailable(format!(
                 "the kernel needs {blocks} blocks at once, {} holds {resident}",
@@ -115,9 +144,9 @@ impl Kernels {
     /// The decode kernel's launch.
     pub(super) fn decode_grid(&self) -> Grid {
         Grid {
-            blocks: [self.shape.blocks, 1, 1],
+            blocks: [self.plan.blocks, 1, 1],
             threads: self.shape.threads,
-            shared: self.shape.shared_bytes,
+            shared: self.plan.shared_bytes,
             cooperative: true,
         }
     }

@@ -8,6 +8,7 @@
 mod bandwidth;
 mod baseline;
 mod kernels;
+mod plan;
 mod prefill;
 mod raw;
 mod run;
@@ -20,13 +21,14 @@ use std::sync::{Arc, Mutex};
 use mk_sys::device::{Device, Memory, Stream};
 use mk_sys::driver::DriverError;
 
-use super::{Backend, Input, Output, Precision, Readout, Run, State, Step};
+use super::{Backend, CudaOptions, Input, Output, Precision, Readout, Run, State, Step};
 use crate::checkpoint::{Layout, TensorFiles};
 use crate::config::Config;
 use crate::error::{Error, Result};
 pub use bandwidth::read_bandwidth;
 pub use baseline::Baseline;
 use kernels::{Kernels, unavailable};
+use plan::Plan;
 use prefill::Scratch;
 use state::Buffers;
 use weights::Weights;
@@ -35,13 +37,14 @@ use weights::Weights;
 pub struct CudaBackend {
     config: Config,
     device: Device,
+    options: CudaOptions,
     kernels: Kernels,
     weights: Weights,
     scratch: Mutex<Option<Scratch>>,
 }
 
 impl CudaBackend {
-    /// Takes tensors that have passed the audit to the GPU of this number.
+    /// Takes tensors that have passed the audit to a GPU.
     ///
     /// # Errors
     /// [`Error::Unavailable`] where there is no such GPU, or no kernel for it or for the model's dimensions;
@@ -51,18 +54,19 @@ impl CudaBackend {
         layout: &Layout,
         tensors: &TensorFiles,
         precision: Precision,
-        ordinal: usize,
+        options: CudaOptions,
     ) -> Result<Self> {
         if precision != Precision::Bf16 {
             return Err(unavailable(format!("it computes with bf16, not with {precision}")));
         }
-        let device = Device::open(ordinal).map_err(|error| match error {
+        let device = Device::open(options.ordinal).map_err(|error| match error {
             DriverError::Failed { .. } => Error::from(error),
             missing => unavailable(missing.to_string()),
         })?;
-        let kernels = Kernels::load(&device, config)?;
+        let kernels = Kernels::load(&device, config, &options)?;
         let weights = Weights::load(&device, &kernels, config, layout, tensors)?;
-        Ok(Self { config: config.clone(), device, kernels, weights, scratch: Mutex::new(None) })
+        let scratch = Mutex::new(None);
+        Ok(Self { config: config.clone(), device, options, kernels, weights, scratch })
     }
 }
 
@@ -71,7 +75,12 @@ impl Backend for Arc<CudaBackend> {
     fn describe(&self) -> String {
         let info = self.device.info();
         let (major, minor) = info.compute_capability;
-        format!("CUDA, {}, sm_{major}{minor}, bf16", info.name)
+        let Plan { blocks, slots, .. } = self.kernels.plan;
+        let kernels = if self.kernels.portable { "portable kernels, " } else { "" };
+        format!(
+            "CUDA, {}, sm_{major}{minor}, {kernels}{blocks} blocks, rings of {slots}, bf16",
+            info.name
+        )
     }
 
     fn state(&self, capacity: usize) -> Result<Box<dyn State>> {

@@ -7,7 +7,6 @@ use mk_sys::abi::{self, MkPhase, MkSampling};
 use mk_sys::device::Memory;
 
 use super::CudaState;
-use super::kernels::unavailable;
 use super::prefill::{BATCH, WORTHWHILE};
 use super::raw::{self, DecodeCall, HandedIn};
 use super::state::LAUNCH;
@@ -245,6 +244,7 @@ impl CudaState {
             stops: launch.stops,
             logits: self.logits.as_ref().filter(|_| launch.readout.logits != Rows::None),
             hidden: self.hidden.as_ref().filter(|_| launch.readout.hidden != Rows::None),
+            fault: backend.options.fault.filter(|f| f.position == self.len).map(|f| f.wait),
         };
         Ok(raw::decode(&self.stream, &call)?)
     }
@@ -296,9 +296,6 @@ impl CudaState {
         let waited_for = match phase {
             MkPhase::MK_PHASE_NOT_FINITE => return Error::NotFinite { what: "logits", position },
             MkPhase::MK_PHASE_NOTHING => return Error::NothingToSample,
-            MkPhase::MK_PHASE_WRONG_GPU => {
-                return unavailable("the kernel is not made for this GPU".into());
-            }
             MkPhase::MK_PHASE_X_ATTENTION => "the attention's input",
             MkPhase::MK_PHASE_QKV => "queries, keys and values",
             MkPhase::MK_PHASE_ATTENTION => "the attention's result",
@@ -307,6 +304,7 @@ impl CudaState {
             MkPhase::MK_PHASE_X_HEAD => "the head's input",
             MkPhase::MK_PHASE_KEYS => "the largest logits",
             MkPhase::MK_PHASE_CANDIDATES => "the candidates to sample from",
+            MkPhase::MK_PHASE_RING => "weights, keys and values from memory",
             _ => "something unknown",
         };
         Error::Device(format!(

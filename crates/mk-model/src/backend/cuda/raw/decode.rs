@@ -1,6 +1,6 @@
 //! The decode kernel's launch.
 
-use mk_sys::abi::{MK_MAX_STOPS, MkDecode, MkSampling};
+use mk_sys::abi::{MK_MAX_STOPS, MK_WAITS, MkDecode, MkPhase, MkSampling};
 use mk_sys::device::{Memory, Stream};
 use mk_sys::driver::DriverError;
 
@@ -10,8 +10,11 @@ use super::super::weights::Weights;
 
 /// Positions up to which attention is split over 4 and over 8 blocks of a key head's 16 (see `kernels/decode/NOTES.md`).
 const SPLITS: [i32; 2] = [256, 4096];
-/// Polls of about 0.7 µs before a wait is an error: two seconds.
+/// Turns of 0.2 to 0.7 µs before a wait for other blocks is an error: about a second.
 const MAX_TURNS: i32 = 3_000_000;
+/// Turns of 1 to 4 µs before a copy counts as lost. No copy takes as long; and less than the above, so that a block whose
+/// copies fail says so before others miss what it should have sent.
+const MAX_RING_TURNS: i32 = 50_000;
 
 /// What one decode launch is to do.
 pub(in super::super) struct DecodeCall<'a> {
@@ -35,6 +38,8 @@ pub(in super::super) struct DecodeCall<'a> {
     pub(in super::super) stops: &'a [u32],
     pub(in super::super) logits: Option<&'a Memory>,
     pub(in super::super) hidden: Option<&'a Memory>,
+    /// The wait that is to fail, of an [`MkPhase`].
+    pub(in super::super) fault: Option<u32>,
 }
 
 /// Input of a launch that does not come from sampling.
@@ -77,6 +82,14 @@ pub(in super::super) fn decode(stream: &Stream, call: &DecodeCall<'_>) -> Result
     for (stop, id) in stops.iter_mut().zip(call.stops) {
         *stop = *id as i32;
     }
+    let mut max_turns = [MAX_TURNS; MK_WAITS as usize];
+    max_turns[MkPhase::MK_PHASE_RING as usize] = MAX_RING_TURNS;
+    let starved = call.fault == Some(MkPhase::MK_PHASE_RING);
+    if let Some(turns) = call.fault.and_then(|wait| max_turns.get_mut(wait as usize))
+        && !starved
+    {
+        *turns = 1;
+    }
     let parameter = MkDecode {
         weights: weights.layers.address() as *const u8,
         head: weights.heads[call.head].address() as *const u8,
@@ -115,9 +128,10 @@ pub(in super::super) fn decode(stream: &Stream, call: &DecodeCall<'_>) -> Result
         stops,
         split4: SPLITS[0],
         split8: SPLITS[1],
-        max_turns: MAX_TURNS,
+        slots: call.kernels.plan.slots as i32,
+        starved: if starved { 0 } else { -1 },
+        max_turns,
         eps: call.eps,
-        reserved: 0,
     };
     stream.fill(&buffers.exchange, 0, buffers.exchange.len(), 0xff)?;
     // SAFETY: the buffers are of the sizes that the shape and the checks above give; weights are only read once they are

@@ -9,10 +9,7 @@ use super::super::prefill::{BATCH, Scratch};
 use super::super::state::Cache;
 use super::super::weights::Weights;
 
-/// With fewer blocks than this a product takes the smaller tiles: a GPU has about as many multiprocessors.
-const FULL: u32 = 100;
-/// Up to so many blocks, the columns of a product are split among more of them; up to so many times.
-const SPLIT_BLOCKS: u32 = 132;
+/// Up to so many times the columns of a product are split, as long as there are no more blocks than multiprocessors.
 const MOST_SPLITS: u32 = 4;
 
 /// A batch of positions.
@@ -86,7 +83,9 @@ pub(in super::super) fn prefill(
         |gemm: &MkGemm, rows: usize| [rows as u32 / gemm.rows, tokens.div_ceil(gemm.tokens), 1];
     let product = |gemms: &Gemms, rows: usize, splits: u32, p: MkPrefill| {
         let [x, y, _] = blocks(&gemms.large.1, rows);
-        let (kernel, config) = if x * y < FULL { &gemms.small } else { &gemms.large };
+        // The smaller tiles where large ones leave a quarter of the device idle.
+        let (kernel, config) =
+            if x * y < kernels.multiprocessors * 3 / 4 { &gemms.small } else { &gemms.large };
         let [x, y, _] = blocks(config, rows);
         let p = MkPrefill { steps: p.slice / 64, ..p };
         launch(kernel, [x, y, splits], config.threads, config.shared_bytes, &p)
@@ -94,7 +93,7 @@ pub(in super::super) fn prefill(
     // Products that are added to the residual have few rows. Their parts are added by the norm that comes after.
     let [x, y, _] = blocks(&kernels.add.small.1, hidden);
     let mut splits = 1;
-    while splits < MOST_SPLITS && x * y * splits * 2 <= SPLIT_BLOCKS {
+    while splits < MOST_SPLITS && x * y * splits * 2 <= kernels.multiprocessors {
         splits *= 2;
     }
     let parts = splits as usize * call.tokens * hidden * 4;
@@ -119,7 +118,7 @@ pub(in super::super) fn prefill(
         let qkv = MkPrefill {
             output: scratch.qkv.address() as *mut u16,
             out_columns: qkv_size as i32,
-            tiles_per_block: (qkv_size as u32 / shape.blocks / 16) as i32,
+            tiles_per_block: (qkv_size as u32 / shape.shares / 16) as i32,
             ..with(shape.qkv_weights, &scratch.normed, hidden, 16)
         };
         product(&kernels.store, qkv_size, 1, qkv)?;
@@ -140,10 +139,10 @@ pub(in super::super) fn prefill(
         let (kernel, config) = &kernels.attention;
         let blocks = [tokens.div_ceil(config.tokens), shape.kv_heads, 1];
         launch(kernel, blocks, config.threads, config.shared_bytes, &attention)?;
-        let add = if shape.hidden / shape.blocks == 8 { &kernels.add8 } else { &kernels.add };
+        let add = if shape.hidden / shape.shares == 8 { &kernels.add8 } else { &kernels.add };
         product(add, hidden, splits, with(shape.o_weights, &scratch.attended, q_size, 16))?;
         norm(norms + 2 * hidden as u64, splits)?;
-        let gate_rows = shape.inter / shape.blocks;
+        let gate_rows = shape.inter / shape.shares;
         let gate = MkPrefill {
             output: scratch.activated.address() as *mut u16,
             out_columns: inter as i32,

@@ -13,7 +13,7 @@ constexpr int LOOKS = MK_BULK ? 1 : 32;
 __device__ __forceinline__ int ring_slots(Params const& p) { return MK_BULK ? SLOTS : p.slots; }
 
 #ifndef IN_FLIGHT
-#define IN_FLIGHT 32768   // bytes under way at most; more delays the exchanges, fewer starves the ring
+#define IN_FLIGHT (MK_BULK ? 32768 : 65536)  // bytes under way at most; more delays the exchanges, fewer starves the ring
 #endif
 
 // Clocks between two copies of a layer, at least (0: as fast as they fit). At short contexts the layers of the small shape
@@ -45,9 +45,10 @@ struct Consumer {
   uint32_t bar, offset;  // of the current slot: its 'full' barrier, its data
   uint32_t parity, first_bar, end;
   __device__ Consumer(Ring* ring, int slots) : bar(ptx::smem(ring->full)), offset(0), parity(0), first_bar(bar), end(slots * CHUNK) {}
-  // Gives up like any other wait; the warp then goes on with whatever lies there, and in step.
+  // Gives up like any other wait; the warp then goes on with whatever lies there. One that has given up elsewhere waits
+  // here all the same: the ring still turns, and whoever ran ahead would make others miss a turn of it.
   __device__ __forceinline__ uint32_t wait(Wait& w) {
-    if (!ptx::mbar_wait(bar, parity, w.dead ? 1 : w.p.max_turns[MK_PHASE_RING] * LOOKS)) w.dead = MK_PHASE_RING;
+    if (!ptx::mbar_wait(bar, parity, w.dead == MK_PHASE_RING ? 1 : w.p.max_turns[MK_PHASE_RING] * LOOKS)) w.dead = MK_PHASE_RING;
     return offset;
   }
   __device__ __forceinline__ void arrive() {

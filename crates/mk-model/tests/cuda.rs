@@ -659,8 +659,9 @@ fn a_wait_that_takes_too_long_is_an_error_with_its_name() {
     }
     let sampled = Sampling { temperature: 1.0, top_k: 20, seed: 1, ..Sampling::default() };
     let (healthy, hit) = (ids(20, 11), ids(13, 12));
-    let [own, portable, .., smallest] = gpus()[..] else { unreachable!() };
-    for gpu in [own, portable, smallest] {
+    // Each wait is long enough there to fail within the tokens of a launch, though its data may come before the first look.
+    let [own, portable, ..] = gpus()[..] else { unreachable!() };
+    for gpu in [own, portable] {
         let model = load(&spec(), &cuda_with(gpu)).unwrap();
         let mut sequence = model.sequence().unwrap();
         sequence.set_prompt(&healthy).unwrap();
@@ -681,7 +682,7 @@ fn a_wait_that_takes_too_long_is_an_error_with_its_name() {
             let mut sequence = model.sequence().unwrap();
             sequence.set_prompt(&hit).unwrap();
             let started = Instant::now();
-            let failed = sequence.decode(&sampled, &greedy(30), |_| ControlFlow::Continue(()));
+            let failed = sequence.decode(&sampled, &greedy(64), |_| ControlFlow::Continue(()));
             println!("{wait}: {:?} after {:?}", failed, started.elapsed());
             let Err(Error::Device(reason)) = failed else { panic!("{wait}: {failed:?}") };
             assert!(reason.ends_with(name), "{reason}");

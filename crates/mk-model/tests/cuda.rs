@@ -215,9 +215,19 @@ fn prefills_of_any_length_agree_with_single_steps() {
 
 /// Everything once, in a run that is short enough for compute-sanitizer's slowest tool.
 #[test]
-fn one_small_run_of_everything() {
+fn one_small_run_own() {
+    one_small_run(gpus()[0]);
+}
+
+/// The same by the kernels that are made for no chip in particular.
+#[test]
+fn one_small_run_portable() {
+    one_small_run(gpus()[1]);
+}
+
+fn one_small_run(gpu: CudaOptions) {
     let spec = Spec { num_hidden_layers: 1, vocab_size: 320, ..spec() };
-    let Some(model) = on_gpu(|| load(&spec, &cuda())) else { return };
+    let Some(model) = on_gpu(|| load(&spec, &cuda_with(gpu))) else { return };
     let exact = load(&spec, &options(Precision::F32)).unwrap();
     let ids: Vec<u32> = (0..20).map(|i| i * 13 % 320).collect();
     let run = |model: &Model| {

@@ -48,7 +48,9 @@ pub async fn run(args: &Args) -> Result<()> {
     let started = Instant::now();
     let length = Duration::from_secs_f64(args.minutes * 60.0);
     let chat = ChatScript::default();
-    let doubles = Doubles::start(DoublesOptions { chat, ..DoublesOptions::default() }).await?;
+    // Their record is in this process too, and would be what grows.
+    let options = DoublesOptions { chat, kept: 32, ..DoublesOptions::default() };
+    let doubles = Doubles::start(options).await?;
     let voice = voice(&doubles)?;
     let counts = Arc::new(Counts::default());
     let mut running = JoinSet::new();

@@ -51,7 +51,7 @@ fn flushes(world: &World) -> usize {
 
 fn problems(world: &World) -> Vec<&str> {
     let problem = |message| match message {
-        &ServerMessage::Problem { ref message, .. } => Some(message.as_str()),
+        ServerMessage::Problem { message, .. } => Some(message.as_str()),
         _ => None,
     };
     world.told.iter().filter_map(problem).collect()

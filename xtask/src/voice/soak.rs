@@ -115,7 +115,8 @@ fn faults() -> Vec<(Service, FaultKind)> {
         (Service::Chat, refused(429)),
         (Service::Listen, FaultKind::Fragment { sizes: vec![1, 3, 7], pause_ms: 1 }),
         (Service::Chat, FaultKind::Malformed { after_events: 3 }),
-        (Service::Listen, FaultKind::SlowRead { bytes_per_second: 20_000 }),
+        // Slower than it may be sent, but not than it is said: else the words would come ever later.
+        (Service::Listen, FaultKind::SlowRead { bytes_per_second: 36_000 }),
         (Service::Chat, FaultKind::Error { after_events: 4, code: None }),
         (Service::Chat, refused(503)),
         (Service::Chat, FaultKind::Stall { after_events: 2, for_ms: Some(4000) }),

@@ -50,10 +50,12 @@ fn flushes(world: &World) -> usize {
 }
 
 fn problems(world: &World) -> Vec<&str> {
-    let problem = |message| match message {
-        ServerMessage::Problem { message, .. } => Some(message.as_str()),
-        _ => None,
-    };
+    fn problem(message: &ServerMessage) -> Option<&str> {
+        match message {
+            ServerMessage::Problem { message, .. } => Some(message),
+            _ => None,
+        }
+    }
     world.told.iter().filter_map(problem).collect()
 }
 

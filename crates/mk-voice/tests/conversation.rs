@@ -12,7 +12,7 @@ use mk_voice::client::file::{FileOptions, Speech, converse};
 use mk_voice::llm::{OpenAi, OpenAiOptions, Tools};
 use mk_voice::protocol::{ClientMessage, ServerMessage, TurnReport};
 use mk_voice::stt::Stt;
-use mk_voice::stt::deepgram::{Deepgram, DeepgramOptions};
+use mk_voice::stt::deepgram::{Deepgram, DeepgramOptions, DeepgramOptionsError};
 use mk_voice::tts::{Tones, TonesOptions};
 use mk_voice::{Secret, Voice, VoiceBuilder, VoiceOptions};
 use tokio::time::timeout;
@@ -163,21 +163,44 @@ async fn a_service_that_fails_is_told_of_and_the_next_turn_is_answered() {
     doubles.shutdown().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_recogniser_that_goes_away_loses_no_turn() {
+/// A conversation of one question, in which the recogniser's connection breaks so many milliseconds after its beginning.
+async fn with_a_break(
+    recogniser: fn(DeepgramOptions) -> Result<Deepgram, DeepgramOptionsError>,
+    fault: FaultKind,
+    at_ms: u64,
+) {
     let doubles = doubles(vec![Reply::say("It is Paris.")]).await;
-    let voice = voice(&doubles).build();
-    let speech = speech(&[1.0]);
+    let voice = voice_of(&doubles, recogniser(deepgram(&doubles)).unwrap()).build();
+    let speech = speech(&[0.0]);
     let strikes = async {
-        tokio::time::sleep(Duration::from_millis(2300)).await;
-        doubles.faults().strike(Service::Listen, &FaultKind::Drop { after_bytes: 0 })
+        tokio::time::sleep(Duration::from_millis(at_ms)).await;
+        doubles.faults().strike(Service::Listen, &fault)
     };
     let ((turns, told), struck) = tokio::join!(talk(&voice, &speech), strikes);
-    assert_eq!(struck, 1);
+    assert_eq!(struck, 1, "at {at_ms} ms");
+    let told: Vec<_> =
+        told.iter().filter(|told| !matches!(told, ServerMessage::Audio(_))).collect();
     assert!(told.iter().any(|message| matches!(message, ServerMessage::Problem { .. })));
-    assert_eq!(turns.len(), 1, "{turns:?}");
-    assert_eq!(turns[0].assistant, "It is Paris.");
+    assert_eq!(turns.len(), 1, "{fault:?} at {at_ms} ms: {told:#?}");
+    assert_eq!(turns[0].user, QUESTIONS[0], "{fault:?} at {at_ms} ms");
+    assert_eq!(turns[0].assistant, "It is Paris.", "{fault:?} at {at_ms} ms");
     doubles.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recogniser_that_goes_away_at_any_time_makes_one_turn_of_a_question() {
+    let dropped = FaultKind::Drop { after_bytes: 0 };
+    let closed = FaultKind::Close { after_events: 0, code: 1011, reason: "NET-0000".into() };
+    let mut conversations = tokio::task::JoinSet::new();
+    for at_ms in (300..4300).step_by(200) {
+        conversations.spawn(with_a_break(Deepgram::flux, dropped.clone(), at_ms));
+        conversations.spawn(with_a_break(Deepgram::flux, closed.clone(), at_ms + 100));
+        conversations.spawn(with_a_break(Deepgram::nova, dropped.clone(), at_ms + 100));
+        conversations.spawn(with_a_break(Deepgram::nova, closed.clone(), at_ms));
+    }
+    while let Some(conversation) = conversations.join_next().await {
+        conversation.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

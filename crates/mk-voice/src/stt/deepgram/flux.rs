@@ -28,7 +28,7 @@ pub(super) struct Flux {
     turn: Option<Turn>,
     /// Up to where the present connection, or the last one, has listened.
     heard: u64,
-    /// Where the last turn's words end; nothing before is heard again.
+    /// Where the last turn ended, or its words, if it was cut short; nothing before is heard again.
     ended: u64,
     /// `turn_index` of the last turn that ended on this connection.
     ended_index: Option<u64>,
@@ -187,6 +187,8 @@ impl Flux {
         if ends {
             self.ended_index = info.turn_index;
             self.end(turn, events);
+            // A sound after the last word belongs to the turn as well: heard alone it would make another.
+            self.ended = self.ended.max(now);
         } else {
             self.turn = Some(turn);
         }

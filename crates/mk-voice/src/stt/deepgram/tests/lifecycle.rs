@@ -334,11 +334,12 @@ async fn usage_is_what_was_sent() {
     drop(server);
     let mut server = host.flux().await;
     mic.speak(&stream.input, 0.08).await;
-    server.audio(9600).await;
+    // From the end of the turn on.
+    server.audio(9280).await;
     let usage = deepgram.usage();
     assert_eq!((usage.connections, usage.reconnects), (2, 1));
     let sent = usage.audio.as_secs_f64();
-    assert!((2.6..2.9).contains(&sent), "{sent}");
+    assert!((2.57..2.8).contains(&sent), "{sent}");
 }
 
 #[tokio::test]

@@ -1,11 +1,13 @@
 //! What the loop adds to the services' own time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use mk_doubles::{ChatScript, Doubles, DoublesOptions};
 use mk_voice::protocol::TurnReport;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use super::drive::{converse, questions, voice};
 
@@ -47,13 +49,16 @@ async fn measure(sessions: usize, turns: usize) -> Result<Vec<TurnReport>> {
     let chat = ChatScript::say(ANSWERS);
     let doubles = Doubles::start(DoublesOptions { chat, ..DoublesOptions::default() }).await?;
     let voice = voice(&doubles)?;
+    let speech = Arc::new(questions(turns, Duration::from_millis(1800))?);
     let mut running = JoinSet::new();
     for session in 0..sessions {
         // Spread over a turn, as conversations are.
         let delay = Duration::from_secs(5) * session as u32 / sessions as u32;
-        let speech = questions(turns, Duration::from_millis(1800), delay)?;
-        let voice = voice.clone();
-        running.spawn(async move { converse(&voice, &speech).await });
+        let (voice, speech) = (voice.clone(), Arc::clone(&speech));
+        running.spawn(async move {
+            sleep(delay).await;
+            converse(&voice, &speech, Duration::from_secs(1)).await
+        });
     }
     let mut reports = Vec::new();
     while let Some(done) = running.join_next().await {

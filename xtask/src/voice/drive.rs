@@ -27,22 +27,17 @@ pub fn voice(doubles: &Doubles) -> Result<Voice> {
     Ok(builder.options(VoiceOptions::default()).build())
 }
 
-/// The question, asked so many times with `pause` after each, beginning after `delay`.
-pub fn questions(count: usize, pause: Duration, delay: Duration) -> Result<Speech> {
+/// The question, asked so many times with `pause` after each.
+pub fn questions(count: usize, pause: Duration) -> Result<Speech> {
     let path = repo_root()?.join(QUESTION);
     let one = Speech::read(&path).context("the question that comes with the examples")?;
-    let rate = f64::from(one.sample_rate);
-    let silence = |time: Duration| vec![0; (time.as_secs_f64() * rate) as usize];
-    let mut samples = silence(delay);
-    for _ in 0..count {
-        samples.extend(&one.samples);
-        samples.extend(silence(pause));
-    }
+    let silence = vec![0; (pause.as_secs_f64() * f64::from(one.sample_rate)) as usize];
+    let samples = [one.samples, silence].concat().repeat(count);
     Ok(Speech { sample_rate: one.sample_rate, samples })
 }
 
-/// Has a conversation.
-pub async fn converse(voice: &Voice, speech: &Speech) -> Result<Vec<TurnReport>> {
-    let options = FileOptions { quiet: Duration::from_secs(1), most: Duration::from_secs(30) };
+/// Has a conversation, which is over when all has been quiet for `quiet`.
+pub async fn converse(voice: &Voice, speech: &Speech, quiet: Duration) -> Result<Vec<TurnReport>> {
+    let options = FileOptions { quiet, most: Duration::from_secs(60) };
     Ok(file::converse(voice.start(), speech, &options, |_| ()).await?)
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use mk_doubles::{ChatScript, Doubles, DoublesOptions, Fault, FaultKind, Service};
+use mk_voice::protocol::TurnReport;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -14,6 +15,9 @@ use super::drive::{converse, questions, voice};
 
 /// Questions of one conversation.
 const QUESTIONS: usize = 10;
+
+/// A conversation is over when all has been quiet for so long: a recogniser that catches up may be late.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// Conversations for long, with faults: none may stick, no turn may be lost, nothing may grow
 #[derive(Debug, clap::Args)]
@@ -35,6 +39,18 @@ struct Counts {
     interrupted: AtomicU64,
 }
 
+impl Counts {
+    fn add(&self, turns: &[TurnReport]) {
+        let count =
+            |which: fn(&TurnReport) -> bool| turns.iter().filter(|turn| which(turn)).count() as u64;
+        self.conversations.fetch_add(1, Ordering::Relaxed);
+        self.asked.fetch_add(QUESTIONS as u64, Ordering::Relaxed);
+        self.answered.fetch_add(turns.len() as u64, Ordering::Relaxed);
+        self.failed.fetch_add(count(|turn| turn.failed), Ordering::Relaxed);
+        self.interrupted.fetch_add(count(|turn| turn.interrupted), Ordering::Relaxed);
+    }
+}
+
 /// What is measured from time to time.
 struct Sample {
     hours: f64,
@@ -53,21 +69,21 @@ pub async fn run(args: &Args) -> Result<()> {
     let doubles = Doubles::start(options).await?;
     let voice = voice(&doubles)?;
     let counts = Arc::new(Counts::default());
+    let speech = Arc::new(questions(QUESTIONS, Duration::from_secs(3))?);
     let mut running = JoinSet::new();
     for session in 0..args.sessions {
-        let (voice, counts) = (voice.clone(), Arc::clone(&counts));
+        let (voice, speech, counts) = (voice.clone(), Arc::clone(&speech), Arc::clone(&counts));
+        // Spread over two questions.
+        let delay = Duration::from_secs(10) * session as u32 / args.sessions as u32;
         running.spawn(async move {
-            let delay = Duration::from_millis(400) * session as u32;
+            sleep(delay).await;
             while started.elapsed() < length {
-                let speech = questions(QUESTIONS, Duration::from_secs(3), delay)?;
-                let turns = converse(&voice, &speech).await?;
-                counts.conversations.fetch_add(1, Ordering::Relaxed);
-                counts.asked.fetch_add(QUESTIONS as u64, Ordering::Relaxed);
-                counts.answered.fetch_add(turns.len() as u64, Ordering::Relaxed);
-                let failed = turns.iter().filter(|turn| turn.failed).count();
-                counts.failed.fetch_add(failed as u64, Ordering::Relaxed);
-                let interrupted = turns.iter().filter(|turn| turn.interrupted).count();
-                counts.interrupted.fetch_add(interrupted as u64, Ordering::Relaxed);
+                let began = started.elapsed();
+                let turns = converse(&voice, &speech, QUIET).await?;
+                counts.add(&turns);
+                if turns.len() != QUESTIONS {
+                    report(session, (began, started.elapsed()), &turns);
+                }
             }
             anyhow::Ok(())
         });
@@ -79,9 +95,12 @@ pub async fn run(args: &Args) -> Result<()> {
         // In rounds: every other 5 s something breaks, in the streams that are open or in the next.
         if samples.len() % 2 == 0
             && let Some((on, kind)) = faults.next()
-            && doubles.faults().strike(on, &kind) == 0
         {
-            doubles.faults().add(Fault::next(on, kind));
+            let struck = doubles.faults().strike(on, &kind);
+            println!("  {:.1} s: {on:?} {kind:?}: {struck}", started.elapsed().as_secs_f64());
+            if struck == 0 {
+                doubles.faults().add(Fault::next(on, kind));
+            }
         }
         let sample = sample(started)?;
         if samples.len() % 12 == 0 {
@@ -113,7 +132,8 @@ fn faults() -> Vec<(Service, FaultKind)> {
         (Service::Chat, FaultKind::Drop { after_bytes: 200 }),
         (Service::Listen, closed(1011)),
         (Service::Chat, refused(429)),
-        (Service::Listen, FaultKind::Fragment { sizes: vec![1, 3, 7], pause_ms: 1 }),
+        // Some long pieces, or a message would take longer than until the next.
+        (Service::Listen, FaultKind::Fragment { sizes: vec![1, 3, 7, 500], pause_ms: 1 }),
         (Service::Chat, FaultKind::Malformed { after_events: 3 }),
         // Slower than it may be sent, but not than it is said: else the words would come ever later.
         (Service::Listen, FaultKind::SlowRead { bytes_per_second: 36_000 }),
@@ -121,6 +141,19 @@ fn faults() -> Vec<(Service, FaultKind)> {
         (Service::Chat, refused(503)),
         (Service::Chat, FaultKind::Stall { after_events: 2, for_ms: Some(4000) }),
     ]
+}
+
+/// What was said in a conversation in which not every question made a turn.
+fn report(session: usize, (began, ended): (Duration, Duration), turns: &[TurnReport]) {
+    println!(
+        "  session {session}, from {:.1} s to {:.1} s: {} turns of {QUESTIONS} questions",
+        began.as_secs_f64(),
+        ended.as_secs_f64(),
+        turns.len(),
+    );
+    for turn in turns {
+        println!("    {}: {:?}", turn.turn, turn.user);
+    }
 }
 
 fn sample(started: Instant) -> Result<Sample> {
@@ -168,6 +201,7 @@ fn verdict(samples: &[Sample], counts: &Counts, sessions: usize) -> Result<()> {
     );
     println!("{asked} questions, {answered} turns");
     ensure!(answered >= asked, "{} turns are lost", asked - answered);
+    ensure!(answered == asked, "{} questions made two turns", answered - asked);
     ensure!(slope < 1.0, "memory grows");
     ensure!(most(late, |s| s.files) <= most(early, |s| s.files) + sessions, "files are left open");
     ensure!(most(late, |s| s.tasks) <= most(early, |s| s.tasks) + 4 * sessions, "tasks are left");

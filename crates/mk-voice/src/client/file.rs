@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Player;
 use crate::protocol::{ClientMessage, ServerMessage, State, TurnReport};
@@ -11,6 +11,9 @@ use crate::session::Session;
 
 /// What is said at a time.
 const BLOCK: Duration = Duration::from_millis(20);
+
+/// How long the end of a conversation may take.
+const GOODBYE: Duration = Duration::from_secs(15);
 
 /// Something to say.
 #[derive(Debug, Clone, PartialEq)]
@@ -147,12 +150,19 @@ pub async fn converse(
                 if !mouth.is_over() {
                     over_since = None;
                 } else if now - quiet_since >= options.quiet || now - over >= options.most {
+                    goodbye(session).await;
                     return Ok(turns);
                 }
             }
         }
     }
     Err(FileError::Ended { reason: problem })
+}
+
+/// Hangs up, and waits until the other side has noticed, and has written its recording to the end.
+async fn goodbye(Session { input, mut output }: Session) {
+    drop(input);
+    let _ = timeout(GOODBYE, async { while output.recv().await.is_some() {} }).await;
 }
 
 /// Says the file block by block, then silence, and plays as much in the same time.

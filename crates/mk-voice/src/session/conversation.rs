@@ -39,7 +39,7 @@ pub(super) async fn run(
     match Conversation::new(&parts, recording, sample_rate, output.clone()) {
         Ok(mut conversation) => {
             let end = conversation.talk(&name, &mut input).await;
-            conversation.tape.finish();
+            conversation.tape.finish().await;
             tracing::info!(dropped = conversation.ears.dropped, "the conversation ended: {end}");
         }
         Err(message) => {
@@ -302,7 +302,7 @@ impl Conversation {
         }
         let running = matches!(message, ServerMessage::Assistant { done: false, .. });
         if !running && let Ok(event) = serde_json::to_value(message) {
-            self.tape.event(self.now(), &event);
+            self.tape.event(self.now(), event);
         }
     }
 

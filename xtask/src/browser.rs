@@ -24,8 +24,10 @@ pub struct Args {
 
 /// Runs the checks on the repository at `root`.
 pub fn run(args: &Args, root: &Path) -> Result<()> {
-    if let Err(missing) = prepare(root) {
-        ensure!(!is_ci(), "the browser checks cannot run: {missing:#}");
+    let prepared = setup::install_programs(&PROGRAMS, &[])
+        .and_then(|()| setup::install(root, &setup::BROWSER));
+    if let Err(missing) = prepared {
+        ensure!(!setup::is_ci(), "the browser checks cannot run: {missing:#}");
         println!("\nNOT RUN: the voice demo was not tried in a browser: {missing:#}\n");
         return Ok(());
     }
@@ -46,27 +48,4 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
         checks.args(["--only", only]);
     }
     call(&mut checks)
-}
-
-/// Installs what is missing, where that is possible.
-fn prepare(root: &Path) -> Result<()> {
-    let missing: Vec<&str> = PROGRAMS
-        .into_iter()
-        .filter(|(program, _)| !is_installed(program))
-        .map(|(_, package)| package)
-        .collect();
-    if !missing.is_empty() {
-        setup::install_debian(&missing)?;
-    }
-    setup::install(root, &setup::BROWSER)
-}
-
-fn is_installed(program: &str) -> bool {
-    let quiet = std::process::Stdio::null;
-    let version = Command::new(program).arg("--version").stdout(quiet()).stderr(quiet()).status();
-    version.is_ok_and(|status| status.success())
-}
-
-fn is_ci() -> bool {
-    std::env::var("CI").is_ok_and(|value| value == "true")
 }

@@ -57,6 +57,6 @@ fn main() -> anyhow::Result<()> {
         Task::Soak(args) => soak::run(&args),
         Task::Synth(args) => synth::run(&args),
         Task::Test(args) => test::run(&args),
-        Task::Voice(args) => voice::run(&args),
+        Task::Voice(args) => voice::run(&args, &mk_examples::repo_root()?),
     }
 }

@@ -157,6 +157,29 @@ pub fn install_debian(packages: &[&str]) -> Result<()> {
     apt().with_context(|| format!("{names} not found, and could not be installed"))
 }
 
+/// Makes sure that `programs`, each with its package of Debian's, are there, and if one has to be installed, `libraries`
+/// with them.
+pub fn install_programs(programs: &[(&str, &str)], libraries: &[&str]) -> Result<()> {
+    let missing = programs.iter().filter(|(program, _)| !runs(program));
+    let mut packages: Vec<&str> = missing.map(|&(_, package)| package).collect();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    packages.extend(libraries);
+    install_debian(&packages)
+}
+
+fn runs(program: &str) -> bool {
+    let quiet = std::process::Stdio::null;
+    let version = Command::new(program).arg("--version").stdout(quiet()).stderr(quiet()).status();
+    version.is_ok_and(|status| status.success())
+}
+
+/// Whether nothing may be left out.
+pub fn is_ci() -> bool {
+    std::env::var("CI").is_ok_and(|value| value == "true")
+}
+
 /// The interpreter of a Python environment.
 pub fn python_of(environment: &Path) -> PathBuf {
     environment.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" })

@@ -129,8 +129,6 @@ fn take(world: &mut World, step: Step) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
-
     /// One request, one utterance, no old audio, no gaps, messages that a service accepts: the world checks them at every
     /// step. And: everything ends.
     #[test]

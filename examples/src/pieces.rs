@@ -2,6 +2,8 @@
 
 use std::io::{self, Read};
 
+use mk_model::text::Utf8Decoder;
+
 /// Bytes asked for at a time; a reader gives what is there.
 const MOST: usize = 4096;
 
@@ -9,34 +11,14 @@ const MOST: usize = 4096;
 /// are not UTF-8 become U+FFFD. Ends after an error.
 pub struct Pieces<R> {
     reader: R,
-    /// The beginning of a character.
-    pending: Vec<u8>,
+    decoder: Utf8Decoder,
     ended: bool,
 }
 
 impl<R: Read> Pieces<R> {
     /// The text of `reader`.
     pub fn new(reader: R) -> Self {
-        Self { reader, pending: Vec::new(), ended: false }
-    }
-
-    /// What is whole in `pending`; all of it at the end.
-    fn take(&mut self) -> String {
-        let (mut text, mut taken) = (String::new(), 0);
-        for chunk in self.pending.utf8_chunks() {
-            text.push_str(chunk.valid());
-            taken += chunk.valid().len();
-            let invalid = chunk.invalid();
-            let at_end = taken + invalid.len() == self.pending.len();
-            let begun = std::str::from_utf8(invalid).is_err_and(|e| e.error_len().is_none());
-            if invalid.is_empty() || (at_end && begun && !self.ended) {
-                break;
-            }
-            text.push(char::REPLACEMENT_CHARACTER);
-            taken += invalid.len();
-        }
-        self.pending.drain(..taken);
-        text
+        Self { reader, decoder: Utf8Decoder::default(), ended: false }
     }
 }
 
@@ -46,18 +28,18 @@ impl<R: Read> Iterator for Pieces<R> {
     fn next(&mut self) -> Option<Self::Item> {
         let mut buffer = [0; MOST];
         while !self.ended {
-            match self.reader.read(&mut buffer) {
-                Ok(count) => {
-                    self.ended = count == 0;
-                    self.pending.extend_from_slice(&buffer[..count]);
+            let text = match self.reader.read(&mut buffer) {
+                Ok(0) => {
+                    self.ended = true;
+                    self.decoder.finish()
                 }
+                Ok(count) => self.decoder.push(&buffer[..count]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
                     self.ended = true;
                     return Some(Err(error));
                 }
-            }
-            let text = self.take();
+            };
             if !text.is_empty() {
                 return Some(Ok(text));
             }

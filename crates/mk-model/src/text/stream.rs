@@ -1,6 +1,7 @@
 //! Text while it is being written: ids in one at a time, whole characters out.
 
 use super::tokenizer::Tokenizer;
+use super::utf8::Utf8Decoder;
 
 /// Turns ids into text as they come. The concatenated output is what [`Tokenizer::decode`] makes of all the ids; no
 /// piece of it ends within a character. The work for an id is that for its own bytes, however many came before.
@@ -8,14 +9,13 @@ use super::tokenizer::Tokenizer;
 pub struct StreamDecoder {
     tokenizer: Tokenizer,
     skip_special: bool,
-    /// The beginning of a character, at most three bytes.
-    pending: Vec<u8>,
+    decoder: Utf8Decoder,
 }
 
 impl Tokenizer {
     /// A decoder for one generation. `skip_special` is as for [`Tokenizer::decode`].
     pub fn stream(&self, skip_special: bool) -> StreamDecoder {
-        StreamDecoder { tokenizer: self.clone(), skip_special, pending: Vec::new() }
+        StreamDecoder { tokenizer: self.clone(), skip_special, decoder: Utf8Decoder::default() }
     }
 }
 
@@ -26,36 +26,13 @@ impl StreamDecoder {
         if self.skip_special && self.tokenizer.is_special(id) {
             return String::new();
         }
-        self.pending.extend_from_slice(self.tokenizer.bytes(id));
-        let mut text = String::new();
-        let mut taken = 0;
-        for chunk in self.pending.utf8_chunks() {
-            text.push_str(chunk.valid());
-            taken += chunk.valid().len();
-            let invalid = chunk.invalid();
-            let at_end = taken + invalid.len() == self.pending.len();
-            // Only at the end may more bytes still make a character of it.
-            if invalid.is_empty() || (at_end && is_beginning(invalid)) {
-                break;
-            }
-            text.push(char::REPLACEMENT_CHARACTER);
-            taken += invalid.len();
-        }
-        self.pending.drain(..taken);
-        text
+        self.decoder.push(self.tokenizer.bytes(id))
     }
 
     /// Ends the text: a character that is still incomplete becomes U+FFFD. The decoder can then be used again.
     pub fn finish(&mut self) -> String {
-        let text = String::from_utf8_lossy(&self.pending).into_owned();
-        self.pending.clear();
-        text
+        self.decoder.finish()
     }
-}
-
-/// Whether more bytes could make a character of these.
-fn is_beginning(bytes: &[u8]) -> bool {
-    std::str::from_utf8(bytes).is_err_and(|e| e.error_len().is_none())
 }
 
 #[cfg(test)]
@@ -78,7 +55,6 @@ mod tests {
         let mut text = String::new();
         for &id in ids {
             text += &stream.push(id);
-            assert!(stream.pending.len() <= 3);
         }
         text += &stream.finish();
         assert_eq!(text, TOKENIZER.decode(ids, skip_special));

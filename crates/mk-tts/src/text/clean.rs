@@ -226,18 +226,10 @@ fn is_heard(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::LazyLock;
-
-    use mk_model::synth::Spec;
     use proptest::prelude::*;
 
     use super::*;
-
-    static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        Spec::tiny().write(dir.path()).expect("a valid spec");
-        Tokenizer::from_dir(dir.path()).expect("a valid tokenizer")
-    });
+    use crate::text::tests::TOKENIZER;
 
     fn cleaned(text: &str) -> String {
         clean(&TOKENIZER, text).expect("something is left").text

@@ -374,20 +374,13 @@ pub(super) fn spoken(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::LazyLock;
     use std::thread;
 
-    use mk_model::synth::Spec;
     use proptest::prelude::*;
 
     use super::*;
     use crate::text::prepare;
-
-    static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        Spec::tiny().write(dir.path()).expect("a valid spec");
-        Tokenizer::from_dir(dir.path()).expect("a valid tokenizer")
-    });
+    use crate::text::tests::TOKENIZER;
 
     fn pair(max_waiting: usize, idle_timeout: Option<Duration>) -> (TextWriter, TextReader) {
         live_text(&TOKENIZER, LiveOptions { max_waiting, idle_timeout })

@@ -44,20 +44,26 @@ pub fn prepare(tokenizer: &Tokenizer, text: &str, max_tokens: usize) -> Result<V
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use mk_model::synth::Spec;
 
     use super::*;
     use crate::Error;
 
-    #[test]
-    fn segments_are_places_of_the_callers_text() {
+    /// Of the smallest synthetic checkpoint.
+    pub(super) static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
         let dir = tempfile::tempdir().expect("a temporary directory");
         Spec::tiny().write(dir.path()).expect("a valid spec");
-        let tokenizer = Tokenizer::from_dir(dir.path()).expect("a valid tokenizer");
+        Tokenizer::from_dir(dir.path()).expect("a valid tokenizer")
+    });
+
+    #[test]
+    fn segments_are_places_of_the_callers_text() {
         let text = " One.<|im_end|> \u{0}Two e\u{301}. \n Three. ";
-        let segments = prepare(&tokenizer, text, 1).expect("some text");
+        let segments = prepare(&TOKENIZER, text, 1).expect("some text");
         assert!(segments.len() > 3);
-        let segments = prepare(&tokenizer, text, 8).expect("some text");
+        let segments = prepare(&TOKENIZER, text, 8).expect("some text");
         let spoken: Vec<&str> = segments.iter().map(|part| &text[part.text.clone()]).collect();
         assert_eq!(spoken, ["One.", "Two e\u{301}.", "Three."]);
         for segment in &segments {
@@ -68,6 +74,6 @@ mod tests {
             let found: f32 = tokens.iter().map(|token| token.syllables).sum();
             assert!((found - expected).abs() < 1e-4);
         }
-        assert!(matches!(prepare(&tokenizer, " \u{0}", 8), Err(Error::EmptyText)));
+        assert!(matches!(prepare(&TOKENIZER, " \u{0}", 8), Err(Error::EmptyText)));
     }
 }

@@ -204,18 +204,10 @@ fn clauses(text: &str) -> Vec<&str> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::LazyLock;
-
-    use mk_model::synth::Spec;
     use proptest::prelude::*;
 
     use super::*;
-
-    static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        Spec::tiny().write(dir.path()).expect("a valid spec");
-        Tokenizer::from_dir(dir.path()).expect("a valid tokenizer")
-    });
+    use crate::text::tests::TOKENIZER;
 
     fn parts(text: &str, max_tokens: usize) -> Vec<&str> {
         let places = split(&TOKENIZER, text, max_tokens).expect("any text");

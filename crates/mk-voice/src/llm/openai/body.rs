@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use eventsource_stream::{EventStreamError, Eventsource};
 use futures_util::{Stream, StreamExt, future, stream};
+use mk_model::text::Utf8Decoder;
 
 use super::retry::Failure;
 
@@ -32,11 +33,10 @@ pub(super) fn data(
     data.scan(false, until_failed)
 }
 
-/// Makes text of bytes: what is not UTF-8 becomes U+FFFD, characters that are cut in two become whole.
+/// Makes text of bytes, with lines that are not too long and no byte order mark.
 #[derive(Debug, Default)]
 struct Text {
-    /// The beginning of a character.
-    pending: Vec<u8>,
+    decoder: Utf8Decoder,
     /// Bytes since the last end of a line.
     line: usize,
     /// Whether there was any text yet.
@@ -55,30 +55,17 @@ impl Text {
                 self.line = 0;
             }
         }
-        self.pending.extend_from_slice(bytes);
-        Ok(self.take(false))
+        let text = self.decoder.push(bytes);
+        Ok(self.begin(text))
     }
 
     /// The rest, and what ends the last event if nothing else did.
     fn finish(&mut self) -> String {
-        self.take(true) + "\n\n"
+        let text = self.decoder.finish();
+        self.begin(text) + "\n\n"
     }
 
-    fn take(&mut self, ended: bool) -> String {
-        let (mut text, mut taken) = (String::new(), 0);
-        for chunk in self.pending.utf8_chunks() {
-            text.push_str(chunk.valid());
-            taken += chunk.valid().len();
-            let invalid = chunk.invalid();
-            let at_end = taken + invalid.len() == self.pending.len();
-            let begun = std::str::from_utf8(invalid).is_err_and(|e| e.error_len().is_none());
-            if invalid.is_empty() || (at_end && begun && !ended) {
-                break;
-            }
-            text.push(char::REPLACEMENT_CHARACTER);
-            taken += invalid.len();
-        }
-        self.pending.drain(..taken);
+    fn begin(&mut self, mut text: String) -> String {
         if !self.begun {
             // The parser would panic at a byte order mark.
             text.drain(..text.len() - text.trim_start_matches(BYTE_ORDER_MARK).len());

@@ -116,7 +116,8 @@ fn tasks(root: &Path) -> Result<()> {
     cargo("fuzz --runs 2000")
 }
 
-/// A conversation with a file, the doubles against the vendors' SDKs, the page in a browser, and the loop's benchmark.
+/// A conversation with a file, the doubles against the vendors' SDKs, the page in a browser, the loop's benchmark, and a
+/// conversation at a microphone.
 fn voice(root: &Path) -> Result<()> {
     let wav = ".mk/test/conversation.wav";
     let demo = format!("run --release --quiet --example voice_demo -- --wav --out {wav}");
@@ -128,7 +129,8 @@ fn voice(root: &Path) -> Result<()> {
     let cargo = |args: &str| run_cargo(root, &format!("{xtask} {args}"), &[]);
     cargo("doubles")?;
     cargo("browser")?;
-    cargo("voice bench --sessions 2 --turns 2")
+    cargo("voice bench --sessions 2 --turns 2")?;
+    cargo("voice local")
 }
 
 /// Whether what needs a sound card's headers can be compiled here; says so where it cannot.

@@ -50,7 +50,7 @@ pub fn run(_: &Args, root: &Path) -> Result<()> {
         return Ok(());
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let build = ["build", "--release", "--quiet", "--package", "mk-examples"];
+    let build = ["build", "--release", "--quiet"];
     let demo = ["--example", "voice_demo", "--features", "local-audio"];
     setup::call(Command::new(cargo).current_dir(root).args(build).args(demo))?;
     talk(root, &SoundServer::start(root.join(".mk/local"))?)

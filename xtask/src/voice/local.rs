@@ -60,12 +60,14 @@ fn talk(root: &Path, server: &SoundServer) -> Result<()> {
     let mut demo = server.command(root.join("target/release/examples/voice_demo"));
     let mut demo = Running::start(demo.arg("--local").current_dir(root).stdout(Stdio::piped()))?;
     let printed = lines(demo.0.stdout.take().context("what the demo prints")?);
-    server.wait_for(&["list", "short", "source-outputs"], "the microphone is not opened")?;
+    let opened = ["list", "short", "source-outputs"];
+    server.wait_for(&opened, 1, "the microphone is not opened")?;
     let spoken = server.folder.join("spoken.raw");
     let listens = ["--device=speaker.monitor", "--format=s16le", "--channels=1", "--raw"];
     let mut listener = server.command("parec");
     listener.args(listens).arg(format!("--rate={RATE}")).stdout(File::create(&spoken)?);
     let listener = Running::start(&mut listener)?;
+    server.wait_for(&opened, 2, "nobody listens to the speaker")?;
     let question = root.join("examples/audio/question.wav");
     setup::call(server.command("paplay").arg("--device=mic").arg(question))?;
     let heard = until(&printed, "user:")?;
@@ -131,16 +133,16 @@ impl SoundServer {
         server.arg(folder.join("devices.pa")).env("HOME", &folder).env("XDG_RUNTIME_DIR", &folder);
         let running = Running::start(server.stderr(Stdio::null()))?;
         let server = Self { folder, socket, _running: running };
-        server.wait_for(&["info"], "PulseAudio does not answer")?;
+        server.wait_for(&["info"], 1, "PulseAudio does not answer")?;
         Ok(server)
     }
 
-    /// Until there is something to be told of what is asked.
-    fn wait_for(&self, question: &[&str], problem: &str) -> Result<()> {
+    /// Until so many lines answer what `pactl` is asked.
+    fn wait_for(&self, question: &[&str], lines: usize, problem: &str) -> Result<()> {
         let limit = Instant::now() + PATIENCE;
         let mut ask = self.command("pactl");
         ask.args(question).stderr(Stdio::null());
-        while ask.output()?.stdout.is_empty() {
+        while ask.output()?.stdout.lines().count() < lines {
             ensure!(Instant::now() < limit, "{problem}");
             thread::sleep(Duration::from_millis(100));
         }

@@ -89,7 +89,7 @@ fn build(dir: &Path, host: &str) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
         // With a target named, build scripts and procedural macros are built without these flags.
-        .args(["build", "--release", "--bins", "--target", host])
+        .args(["build", "--release", "--locked", "--bins", "--target", host])
         .current_dir(dir)
         .env("CARGO_TARGET_DIR", dir.join("target"))
         .env("CARGO_ENCODED_RUSTFLAGS", RUSTFLAGS.join("\x1f"))

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use mk_doubles::{ChatScript, Doubles, DoublesOptions};
 use mk_voice::protocol::TurnReport;
+use mk_voice::stt::deepgram::Deepgram;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -48,7 +49,7 @@ pub async fn run(args: &Args) -> Result<()> {
 async fn measure(sessions: usize, turns: usize) -> Result<Vec<TurnReport>> {
     let chat = ChatScript::say(ANSWERS);
     let doubles = Doubles::start(DoublesOptions { chat, ..DoublesOptions::default() }).await?;
-    let voice = voice(&doubles)?;
+    let voice = voice(&doubles, Deepgram::flux)?;
     let speech = Arc::new(questions(turns, Duration::from_millis(1800))?);
     let mut running = JoinSet::new();
     for session in 0..sessions {

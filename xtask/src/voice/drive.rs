@@ -9,20 +9,23 @@ use mk_examples::repo_root;
 use mk_voice::client::file::{self, FileOptions, Speech};
 use mk_voice::llm::{OpenAi, OpenAiOptions};
 use mk_voice::protocol::TurnReport;
-use mk_voice::stt::deepgram::{Deepgram, DeepgramOptions};
+use mk_voice::stt::deepgram::{Deepgram, DeepgramOptions, DeepgramOptionsError};
 use mk_voice::tts::{Tones, TonesOptions};
 use mk_voice::{Secret, Voice, VoiceOptions};
 
 /// What the user says.
 const QUESTION: &str = "examples/audio/question.wav";
 
+/// Makes a recogniser: [`Deepgram::flux`] or [`Deepgram::nova`].
+type Recogniser = fn(DeepgramOptions) -> Result<Deepgram, DeepgramOptionsError>;
+
 /// A voice loop whose services are `doubles`.
-pub fn voice(doubles: &Doubles) -> Result<Voice> {
+pub fn voice(doubles: &Doubles, recogniser: Recogniser) -> Result<Voice> {
     let key = Secret::new("double");
     let stt = DeepgramOptions { url: doubles.deepgram_url(), key, ..DeepgramOptions::default() };
     let llm = OpenAiOptions { base_url: doubles.openai_url(), ..OpenAiOptions::default() };
     let tones = TonesOptions { character: Duration::from_millis(20), ..TonesOptions::default() };
-    let parts = (Deepgram::flux(stt)?, OpenAi::new(llm)?, Tones::new(tones));
+    let parts = (recogniser(stt)?, OpenAi::new(llm)?, Tones::new(tones));
     let builder = Voice::builder(Arc::new(parts.0), Arc::new(parts.1), Arc::new(parts.2));
     Ok(builder.options(VoiceOptions::default()).build())
 }

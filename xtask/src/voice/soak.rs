@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use mk_doubles::{ChatScript, Doubles, DoublesOptions, Fault, FaultKind, Service};
 use mk_voice::protocol::TurnReport;
+use mk_voice::stt::deepgram::Deepgram;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -28,6 +29,9 @@ pub struct Args {
     /// How long
     #[arg(long, default_value_t = 30.0)]
     minutes: f64,
+    /// Listen with Nova-3 instead of Flux
+    #[arg(long)]
+    nova: bool,
 }
 
 #[derive(Default)]
@@ -67,7 +71,7 @@ pub async fn run(args: &Args) -> Result<()> {
     // Their record is in this process too, and would be what grows.
     let options = DoublesOptions { chat, kept: 32, ..DoublesOptions::default() };
     let doubles = Doubles::start(options).await?;
-    let voice = voice(&doubles)?;
+    let voice = voice(&doubles, if args.nova { Deepgram::nova } else { Deepgram::flux })?;
     let counts = Arc::new(Counts::default());
     let speech = Arc::new(questions(QUESTIONS, Duration::from_secs(3))?);
     let mut running = JoinSet::new();

@@ -157,16 +157,23 @@ pub fn install_debian(packages: &[&str]) -> Result<()> {
     apt().with_context(|| format!("{names} not found, and could not be installed"))
 }
 
-/// Makes sure that `programs`, each with its package of Debian's, are there, and if one has to be installed, `libraries`
-/// with them.
+/// Makes sure that `programs`, each with its package of Debian's, and the packages `libraries` are there.
 pub fn install_programs(programs: &[(&str, &str)], libraries: &[&str]) -> Result<()> {
     let missing = programs.iter().filter(|(program, _)| !runs(program));
     let mut packages: Vec<&str> = missing.map(|&(_, package)| package).collect();
+    packages.extend(libraries.iter().filter(|library| !has_package(library)));
     if packages.is_empty() {
         return Ok(());
     }
-    packages.extend(libraries);
     install_debian(&packages)
+}
+
+/// Elsewhere than on Debian nothing is known of libraries: they are taken to be there.
+fn has_package(package: &str) -> bool {
+    let quiet = std::process::Stdio::null;
+    let mut status = Command::new("dpkg");
+    status.args(["--status", package]).stdout(quiet()).stderr(quiet());
+    status.status().is_ok_and(|status| status.success()) || !runs("dpkg")
 }
 
 fn runs(program: &str) -> bool {

@@ -3,7 +3,7 @@
 //! There is no echo canceller in between: with a loudspeaker the microphone hears the answer. Unless the user wears
 //! headphones, conversations should be half-duplex ([`BargeIn::enabled`](crate::turn::BargeIn::enabled) off).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cpal::traits::{DeviceTrait, HostTrait, StreamTrait};
 use cpal::{FromSample, Sample, SampleFormat, SizedSample, Stream, StreamConfig};
@@ -193,7 +193,7 @@ where
             let _ = producer.push((sum / channels as f32 * 32767.0) as i16);
         }
     };
-    device.build_input_stream(config, callback, |error| tracing::warn!("microphone: {error}"), None)
+    device.build_input_stream(config, callback, complain("microphone"), None)
 }
 
 fn play<T>(
@@ -210,7 +210,18 @@ where
             frame.fill(T::from_sample(consumer.pop().unwrap_or(i16::EQUILIBRIUM)));
         }
     };
-    device.build_output_stream(config, callback, |error| tracing::warn!("speaker: {error}"), None)
+    device.build_output_stream(config, callback, complain("speaker"), None)
+}
+
+/// Says what is wrong with a device, once a second: some say it thousands of times while they wake up, or are gone.
+fn complain(what: &'static str) -> impl FnMut(cpal::Error) + Send + 'static {
+    let mut last: Option<Instant> = None;
+    move |error| {
+        if last.is_none_or(|last| last.elapsed() >= Duration::from_secs(1)) {
+            tracing::warn!("{what}: {error}");
+            last = Some(Instant::now());
+        }
+    }
 }
 
 fn failed(what: &'static str, reason: impl std::fmt::Display) -> LocalError {

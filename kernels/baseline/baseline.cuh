@@ -3,6 +3,7 @@
 // operation reads of them is under way before the first of it is used.
 #pragma once
 #include "../decode/sampling.cuh"
+#include "../overlap.cuh"
 
 namespace baseline {
 
@@ -28,20 +29,6 @@ template <int WIDTH = 32> __device__ __forceinline__ float lanes_sum(float v) {
   for (int o = WIDTH / 2; o; o >>= 1) v += __shfl_xor_sync(~0u, v, o);
   return v;
 }
-
-// Where launches overlap, the next kernel may start now; and this one goes on when all before it is done and visible.
-// Weights need no waiting for.
-__device__ __forceinline__ void let_next_start() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-__device__ __forceinline__ void await_last() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-__device__ __forceinline__ void take_turns() { let_next_start(); await_last(); }
 
 // One block: the row of the token that is handed in at this position, or was made at the last.
 __device__ __forceinline__ void embed(MkBaseline const& p) {

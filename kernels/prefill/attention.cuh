@@ -44,6 +44,7 @@ __device__ __forceinline__ void attention(MkPrefill const& p, char* shared) {
     }
   };
 
+  take_turns();
   uint4 q0[4], q1[4];
 #pragma unroll
   for (int j = 0; j < 4; j++) {

@@ -7,6 +7,7 @@
 // rows, first of one half, then of the other.
 #pragma once
 #include "../decode/config.cuh"
+#include "../overlap.cuh"
 
 namespace prefill {
 
@@ -71,34 +72,56 @@ template <class C, Epilogue E, bool ROWS8> __device__ __forceinline__ void gemm(
     b_from[n] = p.input + (size_t)(there[n] ? token : 0) * p.columns + (ROWS8 ? c / 4 * (p.slice / 2) + c % 4 * 8 : c * 8);
   }
   const uint32_t a_step = (ROWS8 ? 1 : 2) * SHARES * CHUNK, b_step = ROWS8 ? 32 : 64;
-  int slice = blockIdx.z * slices, within = 0;  // of the next fetch
-  uint32_t fetch_stage = base;
-  auto fetch = [&] {
-    const uint32_t a_at = slice * 512 + within * a_step, b_at = slice * p.slice + within * b_step;
+  struct Fetch {
+    int slice, within = 0;
+    uint32_t stage;
+    __device__ __forceinline__ void next(int steps, uint32_t base) {
+      if (++within == steps) { within = 0; slice++; }
+      stage += C::STAGE;
+      if (stage == base + C::STAGES * C::STAGE) stage = base;
+    }
+  };
+  auto fetch_weights = [&](Fetch const& at) {
+    const uint32_t from = at.slice * 512 + at.within * a_step;
 #pragma unroll
-    for (int n = 0; n < A_COPIES; n++) copy16(fetch_stage + (tid + n * C::THREADS) * 16, a_from[n] + a_at, true);
+    for (int n = 0; n < A_COPIES; n++) copy16(at.stage + (tid + n * C::THREADS) * 16, a_from[n] + from, true);
+  };
+  auto fetch_input = [&](Fetch const& at) {
+    const uint32_t from = at.slice * p.slice + at.within * b_step;
 #pragma unroll
     for (int n = 0; n < B_COPIES; n++) {
       const int k = tid + n * C::THREADS, token = k / 8, c = k % 8;
-      copy16(fetch_stage + C::A_BYTES + c / 4 * (C::TOKENS * 64) + token * 64 + c % 4 * 16, b_from[n] + b_at, there[n]);
+      copy16(at.stage + C::A_BYTES + c / 4 * (C::TOKENS * 64) + token * 64 + c % 4 * 16, b_from[n] + from, there[n]);
     }
-    if (++within == p.steps) { within = 0; slice++; }
-    fetch_stage += C::STAGE;
-    if (fetch_stage == base + C::STAGES * C::STAGE) fetch_stage = base;
   };
 
-  float acc[C::ROW_TILES][C::TOKEN_TILES][4] = {};
+  // Weights are under way while the kernel before still makes the input. They all arrive with the first stage's input.
+  const Fetch first{(int)blockIdx.z * slices, 0, base};
+  Fetch ahead = first;
 #pragma unroll
   for (int s = 0; s < C::STAGES - 1; s++) {
-    if (s < steps) fetch();
+    if (s < steps) fetch_weights(ahead);
+    ahead.next(p.steps, base);
+  }
+  take_turns();
+  ahead = first;
+#pragma unroll
+  for (int s = 0; s < C::STAGES - 1; s++) {
+    if (s < steps) fetch_input(ahead);
+    ahead.next(p.steps, base);
     commit();
   }
+  float acc[C::ROW_TILES][C::TOKEN_TILES][4] = {};
   int stage = 0;
 #pragma unroll 1
   for (int step = 0; step < steps; step++) {
     wait_copies<C::STAGES - 2>();
     __syncthreads();
-    if (step + C::STAGES - 1 < steps) fetch();
+    if (step + C::STAGES - 1 < steps) {
+      fetch_weights(ahead);
+      fetch_input(ahead);
+      ahead.next(p.steps, base);
+    }
     commit();
     const char* a = shared + stage * C::STAGE + row_warp * C::ROW_TILES * 2048 + lane * 16;
     const char* b = shared + stage * C::STAGE + C::A_BYTES + (token_warp * C::TOKEN_TILES * 8 + g) * 64 + tig * 16;

@@ -6,6 +6,7 @@ namespace prefill {
 
 // A block a token.
 __device__ __forceinline__ void embed(MkPrefill const& p) {
+  take_turns();
   const int token = blockIdx.x;
   for (int i = threadIdx.x; i < p.hidden; i += blockDim.x) {
     const size_t at = (size_t)token * p.hidden + i;
@@ -19,6 +20,7 @@ __device__ __forceinline__ void norm(MkPrefill const& p) {
   const size_t row = (size_t)blockIdx.x * p.hidden;
   float2* x = (float2*)(p.x + row);
   float ss = 0;
+  take_turns();
   if (p.splits > 1)
     for (int i = threadIdx.x; i < p.hidden / 2; i += 256) {
       float2 sum = x[i];
@@ -50,6 +52,7 @@ __device__ __forceinline__ void norm(MkPrefill const& p) {
 __device__ __forceinline__ void heads(MkPrefill const& p) {
   const int token = blockIdx.x, group = threadIdx.x / 128, role = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
   const int pos = p.pos0 + token, row = pos % TILE;
+  take_turns();
   const uint32_t* src = (const uint32_t*)(p.input + ((size_t)token * KV_HEADS + group) * 512) + role * 64 + lane;
   const uint32_t a = src[0], b = src[32];
   char* tile = (char*)p.kv + ((size_t)group * p.max_tiles + pos / TILE) * TILE_BYTES;

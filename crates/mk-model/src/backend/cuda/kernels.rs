@@ -18,6 +18,8 @@ pub(super) struct Kernels {
     pub(super) shape: MkShape,
     /// Whether they are those for no chip in particular.
     pub(super) portable: bool,
+    /// Whether a kernel of the prefill may start while the one before it still runs.
+    pub(super) overlapping: bool,
     /// Of the device, or as many of them as may be used.
     pub(super) multiprocessors: u32,
     /// Of the decode kernel's launches.
@@ -109,6 +111,8 @@ impl Kernels {
         let kernels = Self {
             shape,
             portable,
+            // Portable code does without the instructions that wait for the kernel before.
+            overlapping: !portable && info.compute_capability >= (9, 0),
             multiprocessors,
             plan,
             embed: module.kernel("mk_embed")?,

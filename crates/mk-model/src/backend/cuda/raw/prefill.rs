@@ -70,8 +70,15 @@ pub(in super::super) fn prefill(
     let launch = |kernel: &Kernel, blocks: [u32; 3], threads: u32, shared: u32, p: &MkPrefill| {
         let grid = Grid { blocks, threads, shared, cooperative: false };
         // SAFETY: scratch has room for a batch of this shape, and its owner lets one prefill at a time have it until the
-        // stream is done. The cache is one sequence's. Weights are only read. The checks above hold the sizes.
-        unsafe { stream.launch(kernel, grid, p) }
+        // stream is done. The cache is one sequence's. Weights are only read. The checks above hold the sizes. Where kernels
+        // overlap, each waits for the one before it.
+        unsafe {
+            if kernels.overlapping {
+                stream.launch_overlapping(kernel, grid, p)
+            } else {
+                stream.launch(kernel, grid, p)
+            }
+        }
     };
     let tokens = call.tokens as u32;
     let norm = |norms: u64, splits: u32| {

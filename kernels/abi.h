@@ -105,6 +105,8 @@ typedef struct MkDecode {
   int32_t stops[MK_MAX_STOPS];
   int32_t split4, split8;     /* positions up to which attention has 4 and 8 splits */
   int32_t slots;              /* of the ring of each block */
+  int32_t pace;               /* clocks between two copies of weights, at least, at the highest clock; 0: none. See ring.cuh */
+  int32_t clock_mhz;          /* the highest clock */
   int32_t starved;            /* for tests: the token from which on block 0 copies nothing, so that its waits fail; else -1 */
   int32_t max_turns[MK_WAITS]; /* turns of a wait, by its phase, before it is an error: 0.2 to 0.7 us, the ring's 1 to 4 */
   float eps;
@@ -217,7 +219,7 @@ MK_ASSERT(offsetof(MkDecode, out) == 17 * 8, "MkDecode.out");
 MK_ASSERT(offsetof(MkDecode, sampling) == 24 * 8, "MkDecode.sampling");
 MK_ASSERT(offsetof(MkDecode, layers) == 24 * 8 + 40, "MkDecode.layers");
 MK_ASSERT(offsetof(MkDecode, stops) == 24 * 8 + 40 + 9 * 4, "MkDecode.stops");
-MK_ASSERT(sizeof(MkDecode) == 24 * 8 + 40 + 9 * 4 + 16 * 4 + 5 * 4 + MK_WAITS * 4, "MkDecode");
+MK_ASSERT(sizeof(MkDecode) == 24 * 8 + 40 + 9 * 4 + 16 * 4 + 7 * 4 + MK_WAITS * 4, "MkDecode");
 MK_ASSERT(sizeof(MkPackLayer) == 40, "MkPackLayer");
 MK_ASSERT(sizeof(MkPackHead) == 24, "MkPackHead");
 MK_ASSERT(sizeof(MkRead) == 24, "MkRead");

@@ -84,10 +84,49 @@ __device__ __forceinline__ void append(Params const& p, Shared<S>& sh, int share
 #endif
 }
 
+// A lane's values of a position, read at once.
+template <int N> struct alignas(4 * N) Words { uint32_t word[N]; };
+
+// Sends what two warps or more have of the attention's result: a warp 32 dims of a head, a lane one word of them.
+template <int D>
+__device__ __forceinline__ void send_attention(Params const& p, int share, uint32_t slot, int head, int warp_of_head, uint32_t word, float lse, int lane) {
+  constexpr int DV = HEAD_DIM / D;
+  const int group = share / GROUP, rank = share % GROUP, split = rank / D, part = rank % D;
+  // 16 words, the warp's halves write them to the even and the odd replicas
+  constexpr uint32_t RECS = Q_HEADS * MAX_SPLITS;
+  const uint32_t rec = (2 * group + head) * MAX_SPLITS + split;
+  const uint32_t at = (rec + (lane >> 4) * RECS) * 64 + part * (DV / 2) + warp_of_head * 16 + (lane & 15);
+  const uint32_t now = slot * ATT_REP * RECS, ahead = (slot ^ 2) * ATT_REP * RECS;
+#pragma unroll
+  for (int r = 0; r < ATT_REP; r += 2) ptx::st1(p.att + (now + r * RECS) * 64 + at, word);
+  const bool sends_lse = part == 0 && warp_of_head == 0 && lane < ATT_REP;
+  if (sends_lse) ptx::st1(p.lse + now + rec + lane * RECS, __float_as_uint(lse));
+#pragma unroll
+  for (int r = 0; r < ATT_REP; r += 2) ptx::st1(p.att + (ahead + r * RECS) * 64 + at, EMPTY);
+  if (sends_lse) ptx::st1(p.lse + ahead + rec + lane * RECS, EMPTY);
+}
+
+// Sums over the 16 lanes of a half-warp, for each of them.
+__device__ __forceinline__ void sum_over_16(float (&s)[1][2], int) {
+#pragma unroll
+  for (int o = 8; o; o >>= 1) { s[0][0] += __shfl_xor_sync(~0u, s[0][0], o); s[0][1] += __shfl_xor_sync(~0u, s[0][1], o); }
+}
+// Four at once: halves of the lanes go on with half of them each, and all are handed round at the end.
+__device__ __forceinline__ void sum_over_16(float (&s)[2][2], int lane) {
+  const bool upper = lane & 8, odd = lane & 4;
+  const float a = (upper ? s[1][0] : s[0][0]) + __shfl_xor_sync(~0u, upper ? s[0][0] : s[1][0], 8);
+  const float b = (upper ? s[1][1] : s[0][1]) + __shfl_xor_sync(~0u, upper ? s[0][1] : s[1][1], 8);
+  float sum = (odd ? b : a) + __shfl_xor_sync(~0u, odd ? a : b, 4);
+  sum += __shfl_xor_sync(~0u, sum, 2);
+  sum += __shfl_xor_sync(~0u, sum, 1);
+#pragma unroll
+  for (int i = 0; i < 4; i++) s[i / 2][i % 2] = __shfl_sync(~0u, sum, 4 * i, 16);
+}
+
 template <int D, class S>
 __device__ __forceinline__ void attention(Params const& p, Shared<S>& sh, Wait& wait, Consumer& ring, const char* data, int share, uint32_t slot, int pos, int warp, int lane) {
   constexpr int SPLITS = GROUP / D, DV = HEAD_DIM / D, VD = 8 / D;  // dims of the share, of a lane
-  const int group = share / GROUP, rank = share % GROUP, split = rank / D, part = rank % D;
+  const int rank = share % GROUP, split = rank / D, part = rank % D;
   const int hl = lane & 15, hw = lane >> 4;
   float q0[8], q1[8];
 #pragma unroll
@@ -98,38 +137,66 @@ __device__ __forceinline__ void attention(Params const& p, Shared<S>& sh, Wait& 
   for (int i = 0; i < VD; i++) o0[i] = o1[i] = 0;
   const int n = split_tiles(pos, split, SPLITS);
   const int half = warp >> 3, row = (2 * warp + hw) & 15;
-  for (int c = 0; c < (n + 1) / 2; c++) {
-    const char* tile = data + ring.wait(wait) + half * TILE_BYTES;
-    uint32_t last = 0;
+  // So many chunks at a time, a position of each to a half-warp. Short contexts have one or two in all.
+  constexpr int AT_ONCE = D == 4 ? 1 : 2;
+  for (int c = 0; c < n; c += 2 * AT_ONCE) {
+    const bool both = AT_ONCE == 2 && c + 2 < n;
+    const char* tiles[AT_ONCE];
+    int at[AT_ONCE];
+    bool valid[AT_ONCE];
+    float s[AT_ONCE][2];
+    {
+      Consumer second = ring;
+      second.next();
+      tiles[0] = data + ring.wait(wait) + half * TILE_BYTES;
+      if (AT_ONCE == 2) tiles[AT_ONCE - 1] = both ? data + second.wait(wait) + half * TILE_BYTES : tiles[0];
+    }
     MARK(23);
-    const int at = (split + (2 * c + half) * SPLITS) * TILE + row;
-    const bool valid = 2 * c + half < n && at <= pos;
-    if (__any_sync(~0u, valid)) {
-      const char* k = at == pos ? (const char*)sh.k_new : tile + row * 256;
-      uint4 kv = *(const uint4*)(k + hl * 16);
-      float s0 = dot8(kv, q0), s1 = dot8(kv, q1);
 #pragma unroll
-      for (int o = 8; o; o >>= 1) { s0 += __shfl_xor_sync(~0u, s0, o); s1 += __shfl_xor_sync(~0u, s1, o); }
-      float n0 = fmaxf(m0, valid ? s0 : NONE), n1 = fmaxf(m1, valid ? s1 : NONE);
-      float c0 = ptx::exp2(m0 - n0), c1 = ptx::exp2(m1 - n1);
-      float e0 = valid ? ptx::exp2(s0 - n0) : 0.f, e1 = valid ? ptx::exp2(s1 - n1) : 0.f;
-      m0 = n0; m1 = n1;
-      l0 = l0 * c0 + e0; l1 = l1 * c1 + e1;
-      const char* v;
+    for (int i = 0; i < AT_ONCE; i++) {
+      const int tile = c + 2 * i + half;
+      at[i] = (split + tile * SPLITS) * TILE + row;
+      valid[i] = tile < n && at[i] <= pos;
+      const char* k = at[i] == pos ? (const char*)sh.k_new : tiles[i] + row * 256;
+      const uint4 key = *(const uint4*)(k + hl * 16);
+      s[i][0] = dot8(key, q0);
+      s[i][1] = dot8(key, q1);
+    }
+    sum_over_16(s, hl);
+#pragma unroll
+    for (int i = 0; i < AT_ONCE; i++)
+      if (!valid[i]) s[i][0] = s[i][1] = NONE;
+    const float n0 = fmaxf(m0, fmaxf(s[0][0], s[AT_ONCE - 1][0])), n1 = fmaxf(m1, fmaxf(s[0][1], s[AT_ONCE - 1][1]));
+    const float c0 = ptx::exp2(m0 - n0), c1 = ptx::exp2(m1 - n1);
+    m0 = n0; m1 = n1;
+    l0 *= c0; l1 *= c1;
+#pragma unroll
+    for (int i = 0; i < VD; i++) { o0[i] *= c0; o1[i] *= c1; }
+    uint32_t last = 0;
+#pragma unroll
+    for (int i = 0; i < AT_ONCE; i++) {
       const int lq = hl * VD / 32;  // quarter within the share's dims
-      if (at == pos) v = (const char*)(sh.v_new + part * DV + hl * VD);
-      else v = tile + TILE_BYTES / 2 + lq * 1024 + (row ^ ((D == 4 ? part : lq) & 1)) * 64 + (hl * VD % 32) * 2;
-      float vf[VD];
+      const char* v = at[i] == pos ? (const char*)(sh.v_new + part * DV + hl * VD)
+                                   : tiles[i] + TILE_BYTES / 2 + lq * 1024 + (row ^ ((D == 4 ? part : lq) & 1)) * 64 + (hl * VD % 32) * 2;
+      Words<VD / 2> w = *(const Words<VD / 2>*)v;
+      last |= w.word[VD / 2 - 1];
+      if (!valid[i]) continue;  // whatever lies there
+      const float e0 = ptx::exp2(s[i][0] - m0), e1 = ptx::exp2(s[i][1] - m1);
+      l0 += e0; l1 += e1;
 #pragma unroll
-      for (int i = 0; i < VD; i += 2) { uint32_t u = ((const uint32_t*)v)[i / 2]; vf[i] = bf_lo(u); vf[i + 1] = bf_hi(u); last = u; }
-      if (valid) {
-#pragma unroll
-        for (int i = 0; i < VD; i++) { o0[i] = fmaf(e0, vf[i], o0[i] * c0); o1[i] = fmaf(e1, vf[i], o1[i] * c1); }
+      for (int d = 0; d < VD; d += 2) {
+        const float lo = bf_lo(w.word[d / 2]), hi = bf_hi(w.word[d / 2]);
+        o0[d] = fmaf(e0, lo, o0[d]); o0[d + 1] = fmaf(e0, hi, o0[d + 1]);
+        o1[d] = fmaf(e1, lo, o1[d]); o1[d + 1] = fmaf(e1, hi, o1[d + 1]);
       }
     }
     Consumer::wait_for(last);
     ring.arrive();
     ring.next();
+    if (both) {
+      ring.arrive();
+      ring.next();
+    }
   }
   MARK(24);
   // the two half-warps, then the 16 warps
@@ -172,22 +239,11 @@ __device__ __forceinline__ void attention(Params const& p, Shared<S>& sh, Wait& 
       L[i & 1] = fmaf(e, l[i], L[i & 1]);
       acc[i & 1] = fmaf(e, sh.o[i][head * DV + dim], acc[i & 1]);
     }
+    ptx::release_others();
     const float sum = L[0] + L[1], v = sum == 0 ? 0.f : __fdividef(acc[0] + acc[1], sum);  // a NaN must stay one
     MARK(26);
-    // 16 words, the warp's halves write them to the even and the odd replicas
-    const float lo = __shfl_sync(~0u, v, 2 * (lane & 15)), hi = __shfl_sync(~0u, v, 2 * (lane & 15) + 1);
-    const uint32_t word = pack2(lo, hi);
-    constexpr uint32_t RECS = Q_HEADS * MAX_SPLITS;
-    const uint32_t rec = (2 * group + head) * MAX_SPLITS + split;
-    const uint32_t at = (rec + (lane >> 4) * RECS) * 64 + part * (DV / 2) + warp % HEAD_WARPS * 16 + (lane & 15);
-    const uint32_t now = slot * ATT_REP * RECS, ahead = (slot ^ 2) * ATT_REP * RECS;
-#pragma unroll
-    for (int r = 0; r < ATT_REP; r += 2) ptx::st1(p.att + (now + r * RECS) * 64 + at, word);
-    const bool sends_lse = part == 0 && warp % HEAD_WARPS == 0 && lane < ATT_REP;
-    if (sends_lse) ptx::st1(p.lse + now + rec + lane * RECS, __float_as_uint(sum == 0 ? NONE : M + __log2f(sum)));
-#pragma unroll
-    for (int r = 0; r < ATT_REP; r += 2) ptx::st1(p.att + (ahead + r * RECS) * 64 + at, EMPTY);
-    if (sends_lse) ptx::st1(p.lse + ahead + rec + lane * RECS, EMPTY);
+    const uint32_t word = pack2(__shfl_sync(~0u, v, 2 * (lane & 15)), __shfl_sync(~0u, v, 2 * (lane & 15) + 1));
+    send_attention<D>(p, share, slot, head, warp % HEAD_WARPS, word, sum == 0 ? NONE : M + __log2f(sum), lane);
     MARK(27);
-  }
+  } else ptx::await_release();
 }

@@ -28,10 +28,11 @@ template <class S> __device__ void produce(Params const& p, Producer& pr) {
   const char* const head = (const char*)p.head;
   const char* const cache = (const char*)p.kv;
   const int lm_tiles = (p.vocab + 7) / 8;
+  const Pace pace;
   for (int t = 0; t < p.n_tokens; t++) {
     if (t == p.starved && blockIdx.x == 0) return;
     const int pos = p.pos0 + t, splits = splits_at(pos, p.split4, p.split8), D = GROUP / splits;
-    pr.gap = S::OUT_ROWS == 8 && D == 4 ? GAP : 0;
+    pr.pace = S::OUT_ROWS == 8 && pos < PACED ? pace.clocks(p, t) : 0;
     for (int l = 0; l < p.layers; l++) {
       const char* w = weights + l * S::LAYER_BYTES;
       // One matrix after the other; the keys and values come after the first.
@@ -52,7 +53,7 @@ template <class S> __device__ void produce(Params const& p, Producer& pr) {
         }
       }
     }
-    pr.gap = 0;
+    pr.pace = 0;
     if (t >= p.head_from)
       EACH_SHARE(share, nth)
         for (int i = share; i < lm_tiles; i += SHARES)
@@ -95,6 +96,7 @@ __device__ __forceinline__ void project_heads(Params const& p, Wait& wait, const
   int off[ROUNDS * N];
 #pragma unroll
   for (int i = 0; i < ROUNDS * N; i++) off[i] = i / N * 1024 + i % N * 64;
+  look<ROUNDS * N>(x, att, off, &lse, lses);
   poll<ROUNDS * N>(x, att, off, &lse, lses, wait, MK_PHASE_ATTENTION);
   MARK(8);
   float top = __uint_as_float(lse);
@@ -140,15 +142,17 @@ struct Residual {
 #endif
 };
 
-// Units that wait in registers for a wide shape's input; the rest of a phase follows through the ring. Without registers
-// from the producer there is room for fewer.
-constexpr int WAITING = MK_BULK ? 16 : 8;
+// Units that wait in registers for a wide shape's input; the rest of a phase follows through the ring. With more of them
+// registers spill.
+constexpr int WAITING = 8;
 
 template <class S> __device__ __forceinline__ void consume(Params const& p, Shared<S>& sh, char* base, const int warp) {
   const int lane = threadIdx.x % 32, bid = blockIdx.x;
   const int g = lane >> 2, tig = lane & 3;
   constexpr int H = S::HIDDEN, I = S::INTER, NX = Input<S>::N;
   constexpr bool ROWS8 = S::OUT_ROWS == 8;
+  // A wide shape has no registers to keep an input in beside the weights.
+  constexpr bool EARLY = ROWS8;
   Consumer ring(&sh.ring, ring_slots(p));
   const char* data = base;
   Wait wait(p);
@@ -189,6 +193,7 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
       sum = ((a.x + a.y) + (a.z + a.w)) + ((b.x + b.y) + (b.z + b.w));
     }
     sum += __shfl_xor_sync(~0u, sum, 16);
+    ptx::release_others();
     rows += sum;
     const float lo = __shfl_sync(~0u, rows, 2 * (lane % W)), hi = __shfl_sync(~0u, rows, 2 * (lane % W) + 1);
     const uint32_t word = pack2(lo, hi);
@@ -239,10 +244,12 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
           const uint32_t* n = (const uint32_t*)(norms + 2 * H + (warp == 6 ? HEAD_DIM : 0));
           head_in.n0 = __ldg(n + lane); head_in.n1 = __ldg(n + 32 + lane);
         }
-        load_units<PRE>(ring, wait, data, w, threadIdx.x);
-        MARK(0);
         // the first layer's input is the embedding row itself; no need to wait, but the same code reads it
-        if (nth == 0) poll<NX>(raw, l == 0 ? (const char*)row : (const char*)(p.xb + (((step - 1) & 3) * X_REP + x_rep) * (H / 2)), x_off, wait, MK_PHASE_X_ATTENTION);
+        const char* from = l == 0 ? (const char*)row : (const char*)(p.xb + (((step - 1) & 3) * X_REP + x_rep) * (H / 2));
+        load_units<PRE>(ring, wait, data, w, threadIdx.x, [&] { if (EARLY && nth == 0) look<NX>(raw, from, x_off); });
+        MARK(0);
+        if (!EARLY && nth == 0) look<NX>(raw, from, x_off);
+        if (nth == 0) poll<NX>(raw, from, x_off, wait, MK_PHASE_X_ATTENTION);
         MARK(1);
         if (nth == 0) in.scale(raw, gain);
         float c[T][4] = {};
@@ -263,6 +270,7 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
         MARK(2);
         if (warp == 0) {
           const float v = sum16(part + lane * PART_STRIDE) * rstd();
+          ptx::release_others();
           const uint32_t word = pack2(__shfl_sync(~0u, v, 2 * (lane & 15)), __shfl_sync(~0u, v, 2 * (lane & 15) + 1));
           const uint32_t at = (lane >> 4) * (KV_HEADS * 256) + share * 16 + (lane & 15), all = QKV_REP * KV_HEADS * 256;
 #pragma unroll
@@ -271,7 +279,7 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
 #pragma unroll
           for (int r = 0; r < QKV_REP; r += 2)
             if (QKV_REP > 1 || lane < 16) ptx::st1(p.qkv + (slot ^ 2) * all + at + r * (KV_HEADS * 256), EMPTY);
-        }
+        } else ptx::await_release();
         flip();
       }
       MARK(3);
@@ -301,6 +309,7 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
         ptx::block_sync();
         MARK(9);
         if (warp == 0) add_and_send(p.xa, slot, share, residual[nth]);
+        else ptx::await_release();
         MARK(10);
         flip();
       }
@@ -310,9 +319,11 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
           constexpr int T = 2 * S::H_ROWS / 16, KK = S::X_SLICE / 16, PRE = ROWS8 ? S::GU_UNITS : WAITING / KK * KK;
           uint4 w[PRE], raw[NX], gain[NX];
           if (nth == 0) load_gain(gain, norms + H);
-          load_units<PRE>(ring, wait, data, w, threadIdx.x);
+          const char* from = (const char*)(p.xa + (slot * X_REP + x_rep) * (H / 2));
+          load_units<PRE>(ring, wait, data, w, threadIdx.x, [&] { if (EARLY && nth == 0) look<NX>(raw, from, x_off); });
           MARK(11);
-          if (nth == 0) poll<NX>(raw, (const char*)(p.xa + (slot * X_REP + x_rep) * (H / 2)), x_off, wait, MK_PHASE_X_MLP);
+          if (!EARLY && nth == 0) look<NX>(raw, from, x_off);
+          if (nth == 0) poll<NX>(raw, from, x_off, wait, MK_PHASE_X_MLP);
           MARK(12);
           if (nth == 0) in.scale(raw, gain);
           float c[T][4] = {};
@@ -339,6 +350,7 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
           for (int i0 = 0; i0 < S::H_ROWS; i0 += 32) {
             const int i = min(i0 + lane, S::H_ROWS - 1);
             float gate = sum16(part + i * PART_STRIDE) * r, up = sum16(part + (S::H_ROWS + i) * PART_STRIDE) * r;
+            if (i0 + 32 >= S::H_ROWS) ptx::release_others();
             float v = __fdividef(gate, 1.f + __expf(-gate)) * up;
             // words of these (up to) 32 activations, to every replica
             constexpr int FIRST = W < 16 ? W : 16, LAST = W - (W - 1) / 16 * 16;
@@ -355,7 +367,7 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
               }
             }
           }
-        }
+        } else ptx::await_release();
         flip();
       }
       MARK(14);
@@ -369,9 +381,11 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
           int off[N];
 #pragma unroll
           for (int i = 0; i < N; i++) off[i] = warp * S::H_SLICE * 2 + (ROWS8 ? (g & 1) * S::H_SLICE : 0) + tig * 16 + i * 64;
-          load_units<PRE>(ring, wait, data, w, threadIdx.x);
+          const char* from = (const char*)(p.h + (slot * H_REP + h_rep) * (I / 2));
+          load_units<PRE>(ring, wait, data, w, threadIdx.x, [&] { if (EARLY && nth == 0) look<N>(x, from, off); });
           MARK(15);
-          if (nth == 0) poll<N>(x, (const char*)(p.h + (slot * H_REP + h_rep) * (I / 2)), off, wait, MK_PHASE_H);
+          if (!EARLY && nth == 0) look<N>(x, from, off);
+          if (nth == 0) poll<N>(x, from, off, wait, MK_PHASE_H);
           MARK(16);
           float c[2][4] = {};
 #pragma unroll
@@ -390,6 +404,7 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
         ptx::block_sync();
         MARK(17);
         if (warp == 0) add_and_send(p.xb, slot, share, residual[nth]);
+        else ptx::await_release();
         MARK(18);
         flip();
       }
@@ -403,7 +418,9 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
     {
       uint4 raw[NX], gain[NX];
       load_gain(gain, p.norms + (size_t)p.layers * layer_norms);
-      poll<NX>(raw, (const char*)(p.xb + (((step - 1) & 3) * X_REP + x_rep) * (H / 2)), x_off, wait, MK_PHASE_X_HEAD);
+      const char* from = (const char*)(p.xb + (((step - 1) & 3) * X_REP + x_rep) * (H / 2));
+      look<NX>(raw, from, x_off);
+      poll<NX>(raw, from, x_off, wait, MK_PHASE_X_HEAD);
       MARK(19);
       in.scale(raw, gain);
       put_ss(Input<S>::squares(raw));
@@ -470,6 +487,7 @@ template <class S> __device__ __forceinline__ void consume(Params const& p, Shar
     if (warp == 0) {
       uint4 k[2];
       const int off[2] = {lane * 16, 512 + lane * 16};
+      look<2>(k, (const char*)(p.keys + (size_t)(slot * KEY_REP + bid % KEY_REP) * SHARES), off);
       poll<2>(k, (const char*)(p.keys + (size_t)(slot * KEY_REP + bid % KEY_REP) * SHARES), off, wait, MK_PHASE_KEYS);
       best = 0;
       const bool cancelled = k[0].x & FLAG;  // of lane 0: what block 0 sent

@@ -28,25 +28,37 @@ struct Wait {
 // Any word of v still EMPTY?
 __device__ __forceinline__ bool has_empty(uint4 v) { return max(max(v.x, v.y), max(v.z, v.w)) == EMPTY; }
 
-// Every lane polls N vectors and one word (where it has one), the warp leaves together. Only what is still missing is read
-// again: polling is traffic, and traffic is what delays the hand-overs (a second poll under way half a trip behind the
-// first made a token 8% slower).
+// Every lane reads N vectors, and a word where it has one: the first look, which may be too early. More vectors than are
+// kept from one look to the next are left to poll.
+constexpr int KEPT = 8;
+template <int N> __device__ __forceinline__ void look(uint4* v, const char* base, const int* off, uint32_t* word = nullptr, const uint32_t* word_at = nullptr) {
+  if constexpr (N <= KEPT) {
+#pragma unroll
+    for (int i = 0; i < N; i++) v[i] = ptx::ld4(base + off[i]);
+    if (word_at) *word = ptx::ld1(word_at);
+  }
+}
+// Looks again until all is there; the warp leaves together. Only what is still missing is read again: polling is traffic, and
+// traffic is what delays the hand-overs (a second poll under way half a trip behind the first made a token 8% slower).
 template <int N> __device__ __forceinline__ void poll(uint4* v, const char* base, const int* off, uint32_t* word, const uint32_t* word_at, Wait& w, int phase) {
   int spins = 0;
-#pragma unroll
-  for (int i = 0; i < N; i++) v[i] = make_uint4(EMPTY, 0, 0, 0);
-  if (word_at) *word = EMPTY;
-  bool missing = true;
 #pragma unroll 1
   while (!w.dead) {
+    if constexpr (N > KEPT) {
 #pragma unroll
-    for (int i = 0; i < N; i++) if (N > 8 || has_empty(v[i])) v[i] = ptx::ld4(base + off[i]);
-    if (word_at && *word == EMPTY) *word = ptx::ld1(word_at);
-    missing = word_at && *word == EMPTY;
+      for (int i = 0; i < N; i++) v[i] = ptx::ld4(base + off[i]);
+      if (word_at) *word = ptx::ld1(word_at);
+    }
+    bool missing = word_at && *word == EMPTY;
 #pragma unroll
     for (int i = 0; i < N; i++) missing |= has_empty(v[i]);
     if (!__any_sync(~0u, missing)) return;
     w.turn(spins, phase);
+    if constexpr (N <= KEPT) {
+#pragma unroll
+      for (int i = 0; i < N; i++) if (has_empty(v[i])) v[i] = ptx::ld4(base + off[i]);
+      if (word_at && *word == EMPTY) *word = ptx::ld1(word_at);
+    }
   }
 #pragma unroll
   for (int i = 0; i < N; i++) v[i] = make_uint4(0, 0, 0, 0);

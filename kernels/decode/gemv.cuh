@@ -8,22 +8,20 @@
 
 constexpr int PART_STRIDE = 20;  // 16 warps and padding that keeps 16-byte reads free of bank conflicts
 
-// Units of a phase into registers; the slots are free at once. Rolled loops: see Wait about the instruction cache.
-template <int N> __device__ __forceinline__ void load_units(Consumer& ring, Wait& wait, const char* data, uint4* w, int thread) {
+// Units of a phase into registers; the slots are free at once. 'meanwhile' is what else can be asked for while they are on
+// their way: a first look at the input takes as long as they do.
+template <int N, class F> __device__ __forceinline__ void load_units(Consumer& ring, Wait& wait, const char* data, uint4* w, int thread, F meanwhile) {
 #if MK_BULK
   Consumer ahead = ring;
-#pragma unroll 1
-  for (int c = 0; c < N / 2; c++) { ahead.wait(wait); ahead.next(); }
-  wait.agree();
-  uint32_t offset = ring.offset;
 #pragma unroll
   for (int c = 0; c < N / 2; c++) {
-    const uint4* s = (const uint4*)(data + offset) + thread;
+    const uint4* s = (const uint4*)(data + ahead.wait(wait)) + thread;
     w[2 * c] = s[0];
     w[2 * c + 1] = s[512];
-    offset += CHUNK;
-    if (offset == ring.end) offset = 0;
+    ahead.next();
   }
+  meanwhile();
+  wait.agree();
   Consumer::wait_for(w[N - 1].w);  // a warp's reads return in order
 #pragma unroll 1
   for (int c = 0; c < N / 2; c++) { ring.arrive(); ring.next(); }
@@ -33,12 +31,16 @@ template <int N> __device__ __forceinline__ void load_units(Consumer& ring, Wait
     const uint4* s = (const uint4*)(data + ring.wait(wait)) + thread;
     w[2 * c] = s[0];
     w[2 * c + 1] = s[512];
+    if (c == N / 2 - 1) meanwhile();
     Consumer::wait_for(w[2 * c + 1].w);
     ring.arrive();
     ring.next();
   }
   wait.agree();
 #endif
+}
+template <int N> __device__ __forceinline__ void load_units(Consumer& ring, Wait& wait, const char* data, uint4* w, int thread) {
+  load_units<N>(ring, wait, data, w, thread, [] {});
 }
 
 // B operand of k-step kk out of the lane's vectors (two k-steps a vector).

@@ -75,8 +75,17 @@ __device__ __forceinline__ float exp2(float x) {
   asm("ex2.approx.ftz.f32 %0,%1;" : "=f"(y) : "f"(x));
   return y;
 }
+__device__ __forceinline__ uint64_t nanoseconds() {
+  uint64_t t;
+  asm volatile("mov.u64 %0,%%globaltimer;" : "=l"(t));
+  return t;
+}
 // All consumer warps; the producer takes no part.
 __device__ __forceinline__ void block_sync() { asm volatile("bar.sync 1,512;" ::: "memory"); }
+// After it, where one warp reads what all have left and sends it on: the others wait until it has read, since the weights
+// they read next would keep the shared memory busy.
+__device__ __forceinline__ void release_others() { asm volatile("bar.arrive 2,512;" ::: "memory"); }
+__device__ __forceinline__ void await_release() { asm volatile("bar.sync 2,512;" ::: "memory"); }
 }  // namespace ptx
 
 __device__ __forceinline__ float bf_lo(uint32_t u) { return __uint_as_float(u << 16); }

@@ -13,15 +13,21 @@ constexpr int LOOKS = MK_BULK ? 1 : 32;
 __device__ __forceinline__ int ring_slots(Params const& p) { return MK_BULK ? SLOTS : p.slots; }
 
 #ifndef IN_FLIGHT
-#define IN_FLIGHT (MK_BULK ? 32768 : 65536)  // bytes under way at most; more delays the exchanges, fewer starves the ring
+#define IN_FLIGHT (MK_BULK ? 49152 : 65536)  // bytes under way at most; more delays the exchanges, fewer starves the ring
 #endif
 
-// Clocks between two copies of a layer, at least (0: as fast as they fit). At short contexts the layers of the small shape
-// do not need the whole bandwidth all the time, and bursts only delay the exchanges: 900 gains 0.8% there, but the test
-// costs longer contexts 1 to 2%.
-#ifndef GAP
-#define GAP 0
-#endif
+// At short contexts the layers of the small shape do not need the whole bandwidth all the time, and bursts only delay the
+// exchanges, so copies of weights come no faster than the memory serves all blocks. A time is meant by that, but there are
+// only clocks to count, whose worth changes with the power drawn: it is what it has been on average since the launch.
+constexpr int PACED = 1024;  // positions; beyond, the cache takes what the weights leave of the bandwidth
+struct Pace {
+  uint32_t clock0 = clock();
+  uint64_t time0 = ptx::nanoseconds();
+  __device__ uint32_t clocks(Params const& p, int t) const {
+    if (t == 0) return p.pace;
+    return (uint64_t)p.pace * ((uint32_t)clock() - clock0) * 1000 / ((ptx::nanoseconds() - time0 + 1) * p.clock_mhz);
+  }
+};
 
 struct Ring {
   uint64_t full[SLOTS], empty[SLOTS];
@@ -73,21 +79,17 @@ struct Producer {
   int slots;
   int tries;  // before a copy counts as lost
   uint64_t policy;
-  Cursor at, paced;
+  Cursor at, oldest;
   int under_way = 0, unsettled = 0;  // bytes, slots
-  uint32_t last = 0, gap = 0;
+  uint32_t pace = 0;              // clocks from one copy of weights to the next one, at least
+  uint32_t last = 0, gap = 0;  // when the last copy started, and how long the next one has to wait
   // Takes the next slot for so many bytes. False: the consumers have stopped, or a copy is lost, which they notice too.
   // They never keep the producer waiting for ever, since each of their waits ends.
   __device__ bool open(int bytes) {
     while (!everyone(ptx::mbar_try(ring->empty + at.slot, at.parity ^ 1))) if (!everyone(!*stop)) return false;
-    // A slot that is filled anew must have been settled: its barrier tells the last two uses apart, no more. With many slots
-    // that is so because of the limit on bytes.
-    static_assert(!MK_BULK || SLOTS * (TILE_BYTES / 2) > IN_FLIGHT, "");
-    while (under_way > 0 && (under_way + bytes > IN_FLIGHT || (!MK_BULK && unsettled == slots))) if (!settle()) return false;
-    if (GAP) {
-      while (clock() - last < gap) {}
-      last = clock();
-    }
+    // A slot that is filled anew must have been settled: its barrier tells the last two uses apart, no more.
+    while (under_way > 0 && (under_way + bytes > IN_FLIGHT || unsettled == slots)) if (!settle()) return false;
+    while ((uint32_t)clock() - last < gap) {}
     ring->bytes[at.slot] = bytes;
     under_way += bytes;
     unsettled++;
@@ -104,10 +106,10 @@ struct Producer {
     at.next(slots);
   }
   __device__ bool settle() {
-    if (!everyone(ptx::mbar_wait(ptx::smem(ring->full + paced.slot), paced.parity, tries))) return false;
-    under_way -= ring->bytes[paced.slot];
+    if (!everyone(ptx::mbar_wait(ptx::smem(ring->full + oldest.slot), oldest.parity, tries))) return false;
+    under_way -= ring->bytes[oldest.slot];
     unsettled--;
-    paced.next(slots);
+    oldest.next(slots);
     return true;
   }
   __device__ void load(char* dst, const char* src, int bytes) {
@@ -131,12 +133,15 @@ struct Producer {
     if (!open(CHUNK)) return false;
     load(data + at.slot * CHUNK, src, CHUNK);
     close();
+    last = clock();
+    gap = pace;
     return true;
   }
   // Up to two KV tiles: keys whole, of the values only dims [part*128/D, (part+1)*128/D).
   __device__ bool tiles(const char* t0, const char* t1, int D, int part) {
     const uint32_t K = TILE_BYTES / 2, v = K / D;
     if (!open((K + v) * (t1 ? 2 : 1))) return false;
+    gap = 0;
     char* dst = data + at.slot * CHUNK;
     for (int i = 0; i < 2; i++) {
       const char* t = i ? t1 : t0;

@@ -37,6 +37,13 @@ __device__ __forceinline__ int rank_of(unsigned long long key, const unsigned lo
   return r;
 }
 
+// Two entries of a list of candidates: whether they have been written, of which the second never is where the first, a zero,
+// ends the list; and whether the list ends in them.
+__device__ __forceinline__ bool pair_there(uint4 v) {
+  return v.x != EMPTY && v.y != EMPTY && ((v.x | v.y) == 0 || (v.z != EMPTY && v.w != EMPTY));
+}
+__device__ __forceinline__ bool ends_in(uint4 v) { return (v.x | v.y) == 0 || (v.z | v.w) == 0; }
+
 __device__ __forceinline__ float penalised(float v, float penalty) {
   return v > 0 ? fminf(__fdiv_rn(v, penalty), 3.402823466e38f) : __fmul_rn(v, penalty);
 }
@@ -82,8 +89,14 @@ template <class S> __device__ __noinline__ void sample(Params const& p, Shared<S
   unsigned long long* units = list + CAPACITY;
   if (tid == 0) sh.bound = 0;  // fewer than k shares with rows: no bound
   ptx::block_sync();
-  const unsigned long long mine = tid < SHARES ? sh.keys[tid] : 0;
-  if (tid < SHARES && rank_of(mine, sh.keys, SHARES) == k - 1) sh.bound = mine & LOGIT;
+  {  // four threads a key
+    constexpr int PARTS = WARPS * 32 / SHARES;
+    const unsigned long long mine = sh.keys[tid / PARTS];
+    int rank = rank_of(mine, sh.keys + tid % PARTS * (SHARES / PARTS), SHARES / PARTS);
+#pragma unroll
+    for (int o = 1; o < PARTS; o <<= 1) rank += __shfl_xor_sync(~0u, rank, o);
+    if (tid % PARTS == 0 && rank == k - 1) sh.bound = mine & LOGIT;
+  }
   EACH_SHARE(share, nth) {
     if (tid == 0) { sh.count = 0; sh.edge[0] = sh.edge[1] = 0; }
     ptx::block_sync();
@@ -122,18 +135,20 @@ template <class S> __device__ __noinline__ void sample(Params const& p, Shared<S
   if (tid < SHARES) {
     const uint64_t* theirs = p.cand + (size_t)(slot * SHARES + tid) * MAX_TOP_K;
     int spins = 0;
-    for (int i = 0; i < MAX_TOP_K && !dead; i += 2) {
-      uint4 v;
-      // the second of the pair may never be written where the first ends the list
-      while (v = ptx::ld4(theirs + i), v.x == EMPTY || v.y == EMPTY || ((v.x | v.y) != 0 && (v.z == EMPTY || v.w == EMPTY)))
+    bool more = true;
+    for (int i = 0; i < MAX_TOP_K && more && !dead; i += 4) {  // a trip to the L2 for four, which is what most have at most
+      uint4 v[2];
+      while (v[0] = ptx::ld4(theirs + i), v[1] = ptx::ld4(theirs + i + 2), !(pair_there(v[0]) && (ends_in(v[0]) || pair_there(v[1]))))
         if (++spins == p.max_turns[MK_PHASE_CANDIDATES]) { dead = MK_PHASE_CANDIDATES; break; }
-      if (dead || (v.x | v.y) == 0) break;
-      const int count = (v.z | v.w) != 0 ? 2 : 1;
-      const int at = atomicAdd(&sh.count, v.x & FLAG ? CAPACITY : count);
-      if (at + count > CAPACITY || v.x & FLAG) break;
-      list[at] = ((unsigned long long)v.y << 32) | v.x;
-      if (count == 1) break;
-      list[at + 1] = ((unsigned long long)v.w << 32) | v.z;
+      for (int j = 0; j < 2 && more && !dead; j++) {
+        const int count = (v[j].x | v[j].y) == 0 ? 0 : ends_in(v[j]) ? 1 : 2;
+        more = count == 2;
+        if (count == 0) break;
+        const int at = atomicAdd(&sh.count, v[j].x & FLAG ? CAPACITY : count);
+        if (at + count > CAPACITY || v[j].x & FLAG) { more = false; break; }
+        list[at] = ((unsigned long long)v[j].y << 32) | v[j].x;
+        if (count == 2) list[at + 1] = ((unsigned long long)v[j].w << 32) | v[j].z;
+      }
     }
     if (dead) sh.stop = dead;
   }

@@ -1,5 +1,5 @@
 //! What the host and the kernels agree on: `kernels/abi.h`, by bindgen. `cargo xtask codegen` makes it anew.
-// Header b633530a664272bb
+// Header 2e11c87a33a87b65
 
 #![allow(missing_docs, non_camel_case_types, non_snake_case, non_upper_case_globals)]
 
@@ -196,13 +196,15 @@ pub struct MkDecode {
     pub split4: i32,
     pub split8: i32,
     pub slots: i32,
+    pub pace: i32,
+    pub clock_mhz: i32,
     pub starved: i32,
     pub max_turns: [i32; 10usize],
     pub eps: f32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of MkDecode"][::std::mem::size_of::<MkDecode>() - 392usize];
+    ["Size of MkDecode"][::std::mem::size_of::<MkDecode>() - 400usize];
     ["Alignment of MkDecode"][::std::mem::align_of::<MkDecode>() - 8usize];
     ["Offset of field: MkDecode::weights"][::std::mem::offset_of!(MkDecode, weights) - 0usize];
     ["Offset of field: MkDecode::head"][::std::mem::offset_of!(MkDecode, head) - 8usize];
@@ -246,10 +248,13 @@ const _: () = {
     ["Offset of field: MkDecode::split4"][::std::mem::offset_of!(MkDecode, split4) - 332usize];
     ["Offset of field: MkDecode::split8"][::std::mem::offset_of!(MkDecode, split8) - 336usize];
     ["Offset of field: MkDecode::slots"][::std::mem::offset_of!(MkDecode, slots) - 340usize];
-    ["Offset of field: MkDecode::starved"][::std::mem::offset_of!(MkDecode, starved) - 344usize];
+    ["Offset of field: MkDecode::pace"][::std::mem::offset_of!(MkDecode, pace) - 344usize];
+    ["Offset of field: MkDecode::clock_mhz"]
+        [::std::mem::offset_of!(MkDecode, clock_mhz) - 348usize];
+    ["Offset of field: MkDecode::starved"][::std::mem::offset_of!(MkDecode, starved) - 352usize];
     ["Offset of field: MkDecode::max_turns"]
-        [::std::mem::offset_of!(MkDecode, max_turns) - 348usize];
-    ["Offset of field: MkDecode::eps"][::std::mem::offset_of!(MkDecode, eps) - 388usize];
+        [::std::mem::offset_of!(MkDecode, max_turns) - 356usize];
+    ["Offset of field: MkDecode::eps"][::std::mem::offset_of!(MkDecode, eps) - 396usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

@@ -39,6 +39,12 @@ pub struct Device {
     pub l2_cache: u32,
     /// Most shared memory a block may opt in to, in bytes.
     pub shared_memory_per_block: u32,
+    /// Highest clock of the multiprocessors, in kHz.
+    pub clock_khz: u32,
+    /// Highest clock of the memory, in kHz; two transfers a clock.
+    pub memory_clock_khz: u32,
+    /// Width of the memory's bus, in bits.
+    pub memory_bus_bits: u32,
 }
 
 /// Why there is no device to use.
@@ -100,7 +106,17 @@ impl Device {
             shared_memory_per_block: attribute(
                 Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
             )?,
+            clock_khz: attribute(Attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)?,
+            memory_clock_khz: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE)?,
+            memory_bus_bits: attribute(Attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH)?,
         })
+    }
+}
+
+impl Device {
+    /// What the memory transfers at its peak, in bytes a second.
+    pub fn memory_bandwidth(&self) -> u64 {
+        2 * 1000 * u64::from(self.memory_clock_khz) * u64::from(self.memory_bus_bits) / 8
     }
 }
 

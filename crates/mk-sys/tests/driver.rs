@@ -106,7 +106,8 @@ fn a_driver_that_fails() {
 fn a_driver_with_devices() {
     let answer = probe_stub(&stub(0, 1));
     let device = "Device { name: \"Stub\", compute_capability: (75, 76), multiprocessors: 16, \
-                  memory: 85899345920, l2_cache: 38, shared_memory_per_block: 97 }";
+                  memory: 85899345920, l2_cache: 38, shared_memory_per_block: 97, clock_khz: 13, \
+                  memory_clock_khz: 36, memory_bus_bits: 37 }";
     assert_eq!(
         answer,
         format!("Ok(Driver {{ version: Version {{ major: 12, minor: 8 }}, devices: [{device}] }})")

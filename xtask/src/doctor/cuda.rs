@@ -116,6 +116,9 @@ mod tests {
             memory: 141 << 30,
             l2_cache: 50 << 20,
             shared_memory_per_block: 227 << 10,
+            clock_khz: 1_980_000,
+            memory_clock_khz: 3_201_000,
+            memory_bus_bits: 6144,
         };
         let found = Driver { version: Version { major: 13, minor: 0 }, devices: vec![device] };
         let words = "driver for CUDA 13.0; GPU, sm_90, 132 SMs, 141.0 GiB, 50 MiB L2, 227 KiB shared \

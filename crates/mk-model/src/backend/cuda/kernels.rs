@@ -4,7 +4,7 @@ use mk_sys::abi::{MkGemm, MkShape};
 use mk_sys::device::{Device, Grid, Kernel, Module};
 use mk_sys::kernels::NoKernels;
 
-use super::plan::Plan;
+use super::plan::{Plan, pace};
 use super::raw::{self, Variable};
 use crate::backend::CudaOptions;
 use crate::config::Config;
@@ -24,6 +24,10 @@ pub(super) struct Kernels {
     pub(super) multiprocessors: u32,
     /// Of the decode kernel's launches.
     pub(super) plan: Plan,
+    /// Clocks between two of a block's copies of weights, at least, in those launches at short contexts; 0: none.
+    pub(super) pace: u32,
+    /// The highest clock, in MHz.
+    pub(super) clock_mhz: u32,
     pub(super) decode: Kernel,
     pub(super) pack_layer: Kernel,
     pub(super) pack_head: Kernel,
@@ -115,6 +119,8 @@ impl Kernels {
             overlapping: !portable && info.compute_capability >= (9, 0),
             multiprocessors,
             plan,
+            pace: pace(&shape, info),
+            clock_mhz: (info.clock_khz / 1000).max(1),
             embed: module.kernel("mk_embed")?,
             norm: module.kernel("mk_norm")?,
             heads: module.kernel("mk_heads")?,

@@ -1,6 +1,7 @@
 //! How the decode kernel is spread over a device.
 
 use mk_sys::abi::MkShape;
+use mk_sys::driver::Device;
 
 /// A launch, cut to the device: all of its blocks are there at once, one a multiprocessor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +47,17 @@ impl Plan {
     }
 }
 
+/// Clocks of the device in which its memory, at its peak, fills a slot of every block, less a twelfth: copies that come no
+/// faster come evenly, where bursts delay what blocks hand to each other. 0, no pace, where the driver does not know the clocks.
+pub(super) fn pace(shape: &MkShape, device: &Device) -> u32 {
+    let bytes = f64::from(shape.slot_bytes) * f64::from(shape.shares);
+    let peak = device.memory_bandwidth();
+    if peak == 0 {
+        return 0;
+    }
+    (bytes / peak as f64 * f64::from(device.clock_khz) * 1e3 * 11.0 / 12.0) as u32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +96,25 @@ mod tests {
         }
         let plan = Plan::new(&shape(128, 11), 132, 227 << 10).unwrap();
         assert_eq!((plan.blocks, plan.slots), (128, 11));
+    }
+
+    #[test]
+    fn the_pace_follows_the_memory() {
+        let device = |memory_clock_khz, memory_bus_bits| Device {
+            name: String::new(),
+            compute_capability: (9, 0),
+            multiprocessors: 132,
+            memory: 0,
+            l2_cache: 0,
+            shared_memory_per_block: 0,
+            clock_khz: 1_980_000,
+            memory_clock_khz,
+            memory_bus_bits,
+        };
+        // H200, H100: 4.9 and 3.4 TB/s.
+        assert_eq!(pace(&shape(128, 11), &device(3_201_000, 6144)), 774);
+        assert_eq!(pace(&shape(128, 11), &device(2_619_000, 5120)), 1135);
+        assert_eq!(pace(&shape(128, 11), &device(0, 6144)), 0);
     }
 
     #[test]

@@ -129,6 +129,8 @@ pub(in super::super) fn decode(stream: &Stream, call: &DecodeCall<'_>) -> Result
         split4: SPLITS[0],
         split8: SPLITS[1],
         slots: call.kernels.plan.slots as i32,
+        pace: call.kernels.pace as i32,
+        clock_mhz: call.kernels.clock_mhz as i32,
         starved: if starved { 0 } else { -1 },
         max_turns,
         eps: call.eps,

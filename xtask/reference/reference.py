@@ -3,7 +3,7 @@
 
     reference.py --model DIR_OR_HUB_ID --out FILE.npz
                  [--ids-file FILE | --prompt TEXT | --sequences 48 --positions 24 --seed 0]
-                 [--greedy 16] [--no-logits] [--dtype-check]
+                 [--greedy 16] [--no-logits] [--dtype-check] [--device cpu]
 
 FILE.npz is an uncompressed NumPy archive with these arrays:
 
@@ -25,8 +25,9 @@ The ids are, in order of preference: those of --ids-file (an .npz with an array 
 of equally long lists or an object with such a list as `ids`); the tokens of --prompt, as one sequence; or
 uniformly random ids over the whole vocabulary. Only --prompt needs the checkpoint to have a tokenizer.
 
-Works with transformers 4.57 and 5.x, on the CPU. While it runs, the float32 logits lie in a temporary file
-beside FILE.npz, so memory holds one copy of the model and the logits of one sequence.
+Works with transformers 4.57 and 5.x, on the CPU or on what torch calls --device (cuda: long sequences of a large
+model; float32 products are then not rounded to TF32). While it runs, the float32 logits lie in a temporary file beside
+FILE.npz, so memory holds one copy of the model and the logits of one sequence.
 """
 
 import argparse
@@ -57,6 +58,7 @@ def parse_args():
     parser.add_argument("--seed", type=int, default=0, help="seed of the random ids (default 0)")
     parser.add_argument("--greedy", type=int, default=16, help="greedy tokens to decode (default 16)")
     parser.add_argument("--no-logits", action="store_true", help="leave the logits out of the file")
+    parser.add_argument("--device", default="cpu", help="where torch computes (default cpu)")
     parser.add_argument("--dtype-check", action="store_true", help="print the precisions of each run")
     args = parser.parse_args()
     if not args.out.endswith(".npz"):
@@ -127,23 +129,33 @@ def load_model(args, dtype):
               f"attention {model.config._attn_implementation}", file=sys.stderr)
     if weights != {str(dtype)} or not rotary <= {"torch.float32"}:
         raise Failure(f"asked for {dtype}, got weights {weights}, rotary frequencies {rotary}")
-    return model.eval()
+    return model.eval().to(args.device)
 
 
 def sequence_logits(model, ids):
-    batch = torch.from_numpy(ids).long().unsqueeze(0)
-    return model(input_ids=batch, use_cache=False).logits[0].float().numpy()
+    batch = torch.from_numpy(ids).long().unsqueeze(0).to(model.device)
+    return model(input_ids=batch, use_cache=False).logits[0].float().cpu().numpy()
+
+
+def relative_errors(found, expected):
+    # In pieces: the logits of a long sequence are gigabytes.
+    err = np.empty(len(expected), np.float32)
+    for start in range(0, len(expected), 256):
+        piece = slice(start, start + 256)
+        difference = np.linalg.norm(found[piece] - expected[piece], axis=-1)
+        err[piece] = difference / np.linalg.norm(expected[piece], axis=-1)
+    return err
 
 
 def greedy_decode(model, prompt, count):
     tokens, cache = [], None
-    step = torch.from_numpy(prompt).long().unsqueeze(0)
+    step = torch.from_numpy(prompt).long().unsqueeze(0).to(model.device)
     for _ in range(count):
         output = model(input_ids=step, past_key_values=cache, use_cache=True)
         cache = output.past_key_values
         # NumPy's argmax is documented to take the first maximum; torch's is not.
-        tokens.append(int(output.logits[0, -1].numpy().argmax()))
-        step = torch.tensor([tokens[-1:]])
+        tokens.append(int(output.logits[0, -1].cpu().numpy().argmax()))
+        step = torch.tensor([tokens[-1:]], device=model.device)
     return np.array(tokens, np.int32)
 
 
@@ -151,6 +163,7 @@ def greedy_decode(model, prompt, count):
 def make_reference(args):
     if args.model.startswith(("/", ".", "~")) and not os.path.isdir(args.model):
         raise Failure(f"there is no directory {args.model}")
+    torch.backends.cuda.matmul.allow_tf32 = False
     config = transformers.AutoConfig.from_pretrained(args.model)
     if config.model_type != "qwen3":
         raise Failure(f"model_type is {config.model_type!r}, not 'qwen3'")
@@ -176,8 +189,7 @@ def make_reference(args):
         model = load_model(args, torch.bfloat16)
         err = np.empty(ids.shape, np.float32)
         for row, sequence in enumerate(ids):
-            difference = sequence_logits(model, sequence) - logits[row]
-            err[row] = np.linalg.norm(difference, axis=-1) / np.linalg.norm(logits[row], axis=-1)
+            err[row] = relative_errors(sequence_logits(model, sequence), logits[row])
 
         arrays = dict(ids=ids, bf16_logits_err=err, greedy=greedy,
                       greedy_prompt_len=np.int32(ids.shape[1]))

@@ -179,6 +179,7 @@ fn text(root: &Path, args: &Args) -> Result<()> {
             sequences: golden.sequences,
             positions: golden.positions,
             greedy: 24,
+            device: "cpu",
         };
         python::make_reference(root, &recipe)?;
     }
@@ -260,6 +261,33 @@ mod tests {
                 let options = ModelOptions { precision, ..ModelOptions::default() };
                 crate::parity::check_speech(dir.path(), &reference, &options, runtime).unwrap();
             }
+        }
+    }
+
+    /// The codec on a GPU, by the library that `ORT_DYLIB_PATH` names, beside decoders on the processor; where there is none, it
+    /// says so and checks nothing.
+    #[test]
+    fn our_codec_on_a_gpu_is_that_of_qwen_tts() {
+        let Some(library) = std::env::var_os("ORT_DYLIB_PATH") else {
+            return println!("not checked: no ORT_DYLIB_PATH");
+        };
+        let options = RuntimeOptions {
+            engine: EngineChoice::OnnxRuntime,
+            library: Some(library.into()),
+            cuda: Some(0),
+            ..RuntimeOptions::default()
+        };
+        let runtime = match Runtime::open(&options) {
+            Err(error @ mk_tts::Error::Cuda { .. }) => return println!("not checked: {error}"),
+            runtime => runtime.unwrap(),
+        };
+        let folder = mk_examples::repo_root().unwrap().join(SPEECH_FOLDER);
+        for golden in all_speech() {
+            let dir = tempfile::tempdir().unwrap();
+            golden.spec.write(dir.path()).unwrap();
+            let options = ModelOptions { precision: Precision::F32, ..ModelOptions::default() };
+            let reference = folder.join(golden.name);
+            crate::parity::check_speech(dir.path(), &reference, &options, Some(&runtime)).unwrap();
         }
     }
 

@@ -15,6 +15,9 @@ pub struct LogitErrors {
     pub batched: Vec<f32>,
     /// The same positions of the first sequences, fed one by one.
     pub stepwise: Vec<f32>,
+    /// The last position of whole sequences, and of beginnings of the first, with nothing else read out: as a prompt is
+    /// prefilled.
+    pub prefilled: Vec<f32>,
     /// Largest absolute error of any logit.
     pub max_abs: f32,
     /// Positions whose most likely token is the reference's.
@@ -46,6 +49,13 @@ pub fn logits(model: &Model, reference: &Reference) -> Result<LogitErrors> {
             errors.same_top += usize::from(argmax(found) == argmax(expected));
             let abs = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
             errors.max_abs = abs.fold(errors.max_abs, f32::max);
+        }
+        let beginnings = (1..).map(|n| 4usize.pow(n)).take_while(|len| i == 0 && *len < ids.len());
+        for len in beginnings.chain([ids.len()]) {
+            sequence.reset();
+            let prompt = sequence.extend(Input::Tokens(&ids[..len]), Readout::LAST_LOGITS)?;
+            let expected = &expected[(len - 1) * vocab..len * vocab];
+            errors.prefilled.push(relative_error(&prompt.logits, expected));
         }
         if i < STEPWISE {
             sequence.reset();

@@ -16,7 +16,7 @@ use mk_model::{Checkpoint, Model, Precision};
 use mk_tts::runtime::{Runtime, RuntimeOptions};
 
 use compare::GreedyRow;
-use mk_examples::{LoadArgs, locate, repo_root};
+use mk_examples::{BackendArg, LoadArgs, locate, repo_root};
 use reference::Reference;
 use verdict::Gate;
 
@@ -46,6 +46,9 @@ pub struct Args {
     /// Greedy tokens, or frames of speech, when the reference is made
     #[arg(long, default_value_t = 20)]
     greedy: usize,
+    /// Where torch computes when the reference of a text model is made
+    #[arg(long, default_value = "cpu")]
+    reference_device: String,
 }
 
 /// Runs the command; an error, and so a non-zero exit, if parity does not hold.
@@ -67,6 +70,7 @@ pub fn run(args: &Args) -> Result<()> {
             sequences: args.sequences,
             positions: args.positions,
             greedy: args.greedy,
+            device: &args.reference_device,
         };
         python::make_reference(&repo_root()?, &recipe)?;
     }
@@ -108,6 +112,7 @@ fn speech(args: &Args, dir: &Path) -> Result<()> {
         // The name that ONNX Runtime's own bindings know it by.
         library: std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from),
         threads: args.load.threads,
+        cuda: (args.load.backend == BackendArg::Cuda).then_some(0),
         ..RuntimeOptions::default()
     })?;
     report(&speech::compare(dir, &folder, &args.load.options(), Some(&runtime))?)

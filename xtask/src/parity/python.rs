@@ -17,6 +17,8 @@ pub struct Recipe<'a> {
     pub sequences: usize,
     pub positions: usize,
     pub greedy: usize,
+    /// Where torch computes, by its own name for it.
+    pub device: &'a str,
 }
 
 /// Runs `xtask/reference/reference.py`.
@@ -31,7 +33,7 @@ pub fn make_reference(repo: &Path, recipe: &Recipe<'_>) -> Result<()> {
     let mut command = Command::new(&python);
     command.arg(repo.join("xtask/reference/reference.py"));
     command.arg("--model").arg(recipe.model).arg("--out").arg(recipe.out);
-    command.arg("--greedy").arg(recipe.greedy.to_string());
+    command.arg("--greedy").arg(recipe.greedy.to_string()).args(["--device", recipe.device]);
     match recipe.prompt {
         Some(prompt) => command.arg("--prompt").arg(prompt),
         None => command

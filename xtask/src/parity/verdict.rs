@@ -40,6 +40,7 @@ pub fn logits(
     for (name, found, positions) in [
         ("in one batch", &errors.batched, None),
         ("token by token", &errors.stepwise, Some(stepwise_len)),
+        ("after a prompt", &errors.prefilled, None),
     ] {
         let ours = spread(found);
         match (precision, yardstick) {

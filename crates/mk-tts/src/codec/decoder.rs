@@ -8,7 +8,9 @@ use mk_model::checkpoint::TensorFiles;
 
 use super::CodecConfig;
 use super::DecoderConfig;
-use super::decoder_graph::{self, CODES, COS, EXTRA_ROWS, HIDDEN, MASK, SIN, StateTensor, WAVE};
+use super::decoder_graph::{
+    self, Bound, CODES, COS, EXTRA_ROWS, HIDDEN, MASK, SIN, StateTensor, WAVE,
+};
 use crate::error::{Error, Result};
 use crate::onnx::cache::{self, Fingerprint};
 use crate::runtime::{Graph, Runtime, Value};
@@ -16,6 +18,8 @@ use crate::runtime::{Graph, Runtime, Value};
 /// Frames that are decoded in one run at the most: longer calls are cut, so that memory stays bounded. What comes out is
 /// the same.
 const MAX_FRAMES: usize = 24;
+/// Frames of every run, filled up where there are fewer, on an engine that keeps to its shapes.
+const BLOCK: usize = 4;
 
 /// The decoder's graph, loaded. Cloning it is cheap; streams of one decoder share its weights.
 #[derive(Clone)]
@@ -27,6 +31,9 @@ struct Shared {
     graph: Box<dyn Graph>,
     config: CodecConfig,
     tensors: Vec<StateTensor>,
+    bounds: Vec<Bound>,
+    /// Frames of every run, where all have to be alike.
+    block: Option<usize>,
     /// The state of a stream's beginning.
     zeros: Vec<Value>,
 }
@@ -74,7 +81,9 @@ impl CodecDecoder {
             .iter()
             .map(|tensor| Value::f32(&tensor.shape, vec![0.0; tensor.shape.iter().product()]))
             .collect::<Result<_>>()?;
-        Ok(Self { shared: Arc::new(Shared { graph, config, tensors, zeros }) })
+        let bounds = decoder_graph::bounds(decoder);
+        let block = graph.keeps_to_shapes().then_some(BLOCK);
+        Ok(Self { shared: Arc::new(Shared { graph, config, tensors, bounds, block, zeros }) })
     }
 
     /// A stream at its beginning.
@@ -110,7 +119,7 @@ impl CodecStream {
         let groups = self.shared.config.decoder.num_quantizers;
         self.check(codes, groups)?;
         let mut samples = Vec::new();
-        for piece in codes.chunks(MAX_FRAMES * groups) {
+        for piece in codes.chunks(self.shared.block.unwrap_or(MAX_FRAMES) * groups) {
             samples.extend(self.run(piece, groups)?);
         }
         Ok(samples)
@@ -138,9 +147,11 @@ impl CodecStream {
     }
 
     fn run(&mut self, codes: &[u32], groups: usize) -> Result<Vec<f32>> {
-        let frames = codes.len() / groups;
-        let Shared { graph, config, tensors, .. } = &*self.shared;
-        let codes = codes.iter().copied().map(i64::from).collect();
+        let given = codes.len() / groups;
+        let Shared { graph, config, tensors, bounds, block, .. } = &*self.shared;
+        let frames = block.unwrap_or(given);
+        let mut codes: Vec<i64> = codes.iter().copied().map(i64::from).collect();
+        codes.resize(frames * groups, 0);
         let (rows, half) = (frames + EXTRA_ROWS, config.decoder.head_dim / 2);
         let (cos, sin) = angles(&config.decoder, self.frames, frames);
         let mask = mask(config.decoder.sliding_window, self.frames, frames);
@@ -150,23 +161,29 @@ impl CodecStream {
             (SIN, Value::f32(&[rows, half], sin)?),
             (MASK, Value::f32(&[rows, mask.len() / rows], mask)?),
         ];
+        let names: Vec<String> = bounds.iter().map(Bound::input).collect();
+        for (bound, name) in bounds.iter().zip(&names) {
+            let place = given * bound.per_frame + bound.after;
+            inputs.push((name, Value::i64(&[1], vec![place as i64])?));
+        }
         let past = tensors.iter().zip(&self.state);
         inputs.extend(past.map(|(tensor, value)| (tensor.input.as_str(), value.clone())));
         let next: Vec<&str> = tensors.iter().map(|tensor| tensor.output.as_str()).collect();
         let mut values = graph.run(inputs, &[WAVE], &next)?;
         let (_, mut samples) = values.remove(0).into_f32()?;
         let per_frame = config.decode_upsample_rate;
-        if let Some(at) = samples.iter().position(|sample| !sample.is_finite()) {
-            return Err(Error::SampleNotFinite { frame: self.frames + (at / per_frame) as u64 });
-        }
         if samples.len() != frames * per_frame {
             let (found, expected) = (samples.len(), frames * per_frame);
             let reason = format!("{found} samples for {frames} frames, expected {expected}");
             return Err(Error::Value { reason });
         }
+        samples.truncate(given * per_frame);
+        if let Some(at) = samples.iter().position(|sample| !sample.is_finite()) {
+            return Err(Error::SampleNotFinite { frame: self.frames + (at / per_frame) as u64 });
+        }
         samples.iter_mut().for_each(|sample| *sample = sample.clamp(-1.0, 1.0));
         self.state = values;
-        self.frames += frames as u64;
+        self.frames += given as u64;
         Ok(samples)
     }
 }

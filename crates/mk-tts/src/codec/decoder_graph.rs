@@ -10,7 +10,7 @@
 //! gains of norms, layer scales and ConvNeXt's gammas are in the matrices beside them; frequencies of snakes that follow
 //! a convolution are in its weights.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mk_model::Problem;
 use mk_model::checkpoint::TensorFiles;
@@ -51,6 +51,29 @@ const LAYER_NORM_EPS: f32 = 1e-6;
 const MIN_USAGE: f32 = 1e-5;
 const SNAKE_EPS: f64 = 1e-9;
 
+/// A place along a state and what a call adds to it, as an input of the graph, i64 \[1\]: `frames that count * per_frame + after`.
+/// Frames behind those that count only fill a call up: nothing of them is in the next state.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bound {
+    /// Rows or columns of a frame there.
+    pub per_frame: usize,
+    /// Rows or columns behind it.
+    pub after: usize,
+}
+
+impl Bound {
+    /// Name of the graph's input.
+    pub fn input(&self) -> String {
+        format!("bound.{}.{}", self.per_frame, self.after)
+    }
+}
+
+/// Where the states of the next call begin and end, each place once.
+pub fn bounds(config: &DecoderConfig) -> Vec<Bound> {
+    let all: BTreeSet<Bound> = state(config).iter().flat_map(StateTensor::bounds).collect();
+    all.into_iter().collect()
+}
+
 /// One tensor of what a stream carries from call to call; all zeros at its beginning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateTensor {
@@ -60,34 +83,50 @@ pub struct StateTensor {
     pub output: String,
     /// Shape, the same in every call.
     pub shape: Vec<usize>,
+    /// The dimension along which time goes.
+    axis: usize,
+    /// Rows or columns along it that a frame adds.
+    per_frame: usize,
+}
+
+impl StateTensor {
+    /// Where the next call's begins and ends in this call's and what the call adds.
+    fn bounds(&self) -> [Bound; 2] {
+        [0, self.shape[self.axis]].map(|after| Bound { per_frame: self.per_frame, after })
+    }
 }
 
 /// All the state of a stream, in a fixed order.
 pub fn state(config: &DecoderConfig) -> Vec<StateTensor> {
     let mut all = Vec::new();
-    let mut add = |name: String, shape: Vec<usize>| {
+    let mut add = |name: String, shape: Vec<usize>, axis: usize, per_frame: usize| {
         let (input, output) = (format!("{name}.past"), format!("{name}.next"));
-        all.push(StateTensor { input, output, shape });
+        all.push(StateTensor { input, output, shape, axis, per_frame });
     };
-    add("pre_conv".into(), vec![1, PRE_CONV_TAPS - 1, config.codebook_dim]);
+    add("pre_conv".into(), vec![1, PRE_CONV_TAPS - 1, config.codebook_dim], 1, 1);
     let cache = |width| vec![1, config.num_key_value_heads, config.sliding_window - 1, width];
     for layer in 0..config.num_hidden_layers {
-        add(format!("layer.{layer}.keys"), cache(config.head_dim));
-        add(format!("layer.{layer}.values"), cache(config.head_dim + 1));
+        add(format!("layer.{layer}.keys"), cache(config.head_dim), 2, 1);
+        add(format!("layer.{layer}.values"), cache(config.head_dim + 1), 2, 1);
     }
-    for i in 0..config.upsampling_ratios.len() {
-        add(format!("upsample.{i}"), vec![1, config.latent_dim, 1, TAPS - 1]);
+    let mut columns = 1;
+    for (i, ratio) in config.upsampling_ratios.iter().enumerate() {
+        columns *= ratio;
+        add(format!("upsample.{i}"), vec![1, config.latent_dim, 1, TAPS - 1], 3, columns);
     }
-    add("decoder.0".into(), vec![1, config.latent_dim, 1, TAPS - 1]);
+    add("decoder.0".into(), vec![1, config.latent_dim, 1, TAPS - 1], 3, columns);
     let mut channels = config.decoder_dim;
-    for block in 1..=config.upsample_rates.len() {
-        add(format!("decoder.{block}.up"), vec![1, channels, 1, 1]);
+    for (i, rate) in config.upsample_rates.iter().enumerate() {
+        let block = i + 1;
+        add(format!("decoder.{block}.up"), vec![1, channels, 1, 1], 3, columns);
         channels /= 2;
+        columns *= rate;
         for (unit, dilation) in DILATIONS.iter().enumerate() {
-            add(format!("decoder.{block}.{unit}"), vec![1, channels, 1, (TAPS - 1) * dilation]);
+            let shape = vec![1, channels, 1, (TAPS - 1) * dilation];
+            add(format!("decoder.{block}.{unit}"), shape, 3, columns);
         }
     }
-    add("out".into(), vec![1, channels, 1, TAPS - 1]);
+    add("out".into(), vec![1, channels, 1, TAPS - 1], 3, columns);
     // A window of one position keeps nothing, and tensors without elements are not to every engine's taste.
     all.retain(|tensor| !tensor.shape.contains(&0));
     all
@@ -103,6 +142,7 @@ pub fn build(config: &DecoderConfig, tensors: &TensorFiles) -> Result<Model, Vec
         weights: Weights { tensors, problems: Vec::new() },
         g: GraphBuilder::new("qwen3-tts-codec-decoder"),
         past: BTreeMap::new(),
+        bounds: BTreeMap::new(),
     };
     graph.whole();
     if graph.weights.problems.is_empty() {
@@ -171,6 +211,7 @@ struct Builder<'a> {
     g: GraphBuilder,
     /// The state's inputs that have not been used yet, with their shapes.
     past: BTreeMap<String, (Edge, StateTensor)>,
+    bounds: BTreeMap<Bound, Edge>,
 }
 
 impl Builder<'_> {
@@ -184,6 +225,10 @@ impl Builder<'_> {
             sin: self.g.input(SIN, Element::F32, &[rows, half]),
             mask: self.g.input(MASK, Element::F32, &[rows, Dim::Any("places")]),
         };
+        for bound in bounds(self.config) {
+            let edge = self.g.input(&bound.input(), Element::I64, &[Dim::Fixed(1)]);
+            self.bounds.insert(bound, edge);
+        }
         for tensor in state(self.config) {
             let dims: Vec<Dim<'_>> = tensor.shape.iter().copied().map(Dim::Fixed).collect();
             let edge = self.g.input(&tensor.input, Element::F32, &dims);
@@ -197,12 +242,13 @@ impl Builder<'_> {
         self.g.output(wave, WAVE, Element::F32, &[Dim::Fixed(1), Dim::Any("samples")]);
     }
 
-    /// What came before `x` along `axis`, and `x`; the end of both is what comes before the next call.
-    fn with_past(&mut self, name: &str, x: Edge, axis: i64) -> Edge {
+    /// What came before `x`, and `x`; the end of both, but for padding, is what comes before the next call.
+    fn with_past(&mut self, name: &str, x: Edge) -> Edge {
         let Some((past, tensor)) = self.past.remove(&format!("{name}.past")) else { return x };
+        let axis = tensor.axis as i64;
         let both = self.g.concat(&[past, x], axis);
-        let kept = tensor.shape[axis as usize] as i64;
-        let next = self.g.slice(both, axis, -kept, i64::MAX);
+        let [start, end] = tensor.bounds().map(|bound| self.bounds[&bound]);
+        let next = self.g.slice_between(both, axis, start, end);
         let dims: Vec<Dim<'_>> = tensor.shape.iter().copied().map(Dim::Fixed).collect();
         self.g.output(next, &tensor.output, Element::F32, &dims);
         both
@@ -251,7 +297,7 @@ impl Builder<'_> {
 
         let x = self.g.concat(&[first, rest], 2);
         // A convolution as one product, of the rows that its taps see beside each other.
-        let x = self.with_past("pre_conv", x, 1);
+        let x = self.with_past("pre_conv", x);
         let extra = self.g.constant(&[1, EXTRA_ROWS, dim], &vec![0.0; EXTRA_ROWS * dim]);
         let x = self.g.concat(&[x, extra], 1);
         let taps: Vec<Edge> = (1..=PRE_CONV_TAPS as i64)
@@ -377,9 +423,9 @@ impl Builder<'_> {
         let keys = self.rotate(keys, shared);
         let keys = self.g.slice(keys, 2, 0, -(EXTRA_ROWS as i64));
         let values = self.g.slice(values, 2, 0, -(EXTRA_ROWS as i64));
-        let keys = self.with_past(&format!("layer.{layer}.keys"), keys, 2);
+        let keys = self.with_past(&format!("layer.{layer}.keys"), keys);
         let values = self.with_ones(values);
-        let values = self.with_past(&format!("layer.{layer}.values"), values, 2);
+        let values = self.with_past(&format!("layer.{layer}.values"), values);
         let (keys, values) = (self.repeat(keys), self.repeat(values));
         let keys = self.g.transpose(keys, &[0, 1, 3, 2]);
         let scores = self.g.matmul(queries, keys);
@@ -480,7 +526,7 @@ impl Builder<'_> {
         let latent = self.config.latent_dim;
         let name = format!("upsample.{i}.1");
         let columns = self.columns(x);
-        let columns = self.with_past(&format!("upsample.{i}"), columns, 3);
+        let columns = self.with_past(&format!("upsample.{i}"), columns);
         let weight = self.weights.get(&format!("{name}.dwconv.conv.weight"), &[latent, 1, TAPS]);
         let weight = self.g.constant(&[latent, 1, 1, TAPS], &weight);
         let bias = self.weights.get(&format!("{name}.dwconv.conv.bias"), &[latent]);
@@ -516,7 +562,7 @@ impl Builder<'_> {
         let config = self.config;
         let mut channels = config.decoder_dim;
         let latent = config.latent_dim;
-        let x = self.with_past("decoder.0", x, 3);
+        let x = self.with_past("decoder.0", x);
         let mut x = self.conv(x, "decoder.0.conv", &[channels, latent, TAPS], 1, None, None);
         for (i, &rate) in config.upsample_rates.iter().enumerate() {
             x = self.block(x, i + 1, channels, rate);
@@ -524,7 +570,7 @@ impl Builder<'_> {
         }
         let last = config.upsample_rates.len() + 1;
         let x = self.snake(x, &format!("decoder.{last}"), channels);
-        let x = self.with_past("out", x, 3);
+        let x = self.with_past("out", x);
         self.conv(x, &format!("decoder.{}.conv", last + 1), &[1, channels, TAPS], 1, None, None)
     }
 
@@ -581,7 +627,7 @@ impl Builder<'_> {
         for (unit, dilation) in DILATIONS.into_iter().enumerate() {
             let name = format!("{name}.{}", unit + 2);
             let y = self.snake(x, &format!("{name}.act1"), channels);
-            let y = self.with_past(&format!("decoder.{block}.{unit}"), y, 3);
+            let y = self.with_past(&format!("decoder.{block}.{unit}"), y);
             // The second snake's angle is what the convolution gives, and the rest of it is in units of that.
             let (frequency, inverse) = self.weights.snake(&format!("{name}.act2"), channels);
             let shape = [channels, channels, TAPS];
@@ -617,7 +663,7 @@ impl Builder<'_> {
         let weight = self.g.constant(&[out * rate, channels, 1, 2], &taps);
         let bias: Vec<f32> = bias.iter().flat_map(|&value| vec![value; rate]).collect();
         let bias = self.g.constant(&[out * rate], &bias);
-        let x = self.with_past(&format!("decoder.{block}.up"), x, 3);
+        let x = self.with_past(&format!("decoder.{block}.up"), x);
         let y = self.g.flat_conv(x, weight, Some(bias), Conv::default());
         let (out, rate) = (out as i64, rate as i64);
         let y = self.g.reshape(y, &[out, rate, -1]);

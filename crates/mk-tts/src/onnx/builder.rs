@@ -311,6 +311,12 @@ impl GraphBuilder {
         self.node("Slice", &[x, bounds[0], bounds[1], bounds[2]], Vec::new())
     }
 
+    /// `x[start..end]` along `axis`; the bounds, i64 \[1\], may be another in each call.
+    pub fn slice_between(&mut self, x: Edge, axis: i64, start: Edge, end: Edge) -> Edge {
+        let axis = self.integers(&[1], &[axis]);
+        self.node("Slice", &[x, start, end, axis], Vec::new())
+    }
+
     /// Rows of `table` along `axis`, by `indices` (i64).
     pub fn gather(&mut self, table: Edge, indices: Edge, axis: i64) -> Edge {
         self.node("Gather", &[table, indices], vec![("axis", Attribute::Int(axis))])

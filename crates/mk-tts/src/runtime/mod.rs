@@ -82,6 +82,10 @@ pub trait Graph: Send + Sync {
         outputs: &[&str],
         kept: &[&str],
     ) -> Result<Vec<Value>>;
+
+    /// Whether a run on other shapes than the last one's takes much longer, since the engine then has to choose anew by what it
+    /// computes.
+    fn keeps_to_shapes(&self) -> bool;
 }
 
 impl Runtime {

@@ -71,6 +71,10 @@ impl super::Graph for Graph {
             .map_err(|error| failed(&self.name, &error))?;
         Ok(values.into_iter().map(|value| Value(Inner::Rten(Arc::new(value)))).collect())
     }
+
+    fn keeps_to_shapes(&self) -> bool {
+        false
+    }
 }
 
 /// The value in rten's types, which keep whole numbers in 32 bits.

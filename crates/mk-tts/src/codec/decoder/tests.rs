@@ -138,6 +138,24 @@ fn how_frames_are_spread_over_calls_makes_no_difference() {
     }
 }
 
+/// Runs that are filled up, as where every run must be alike.
+#[test]
+fn what_fills_a_run_up_leaves_no_trace() {
+    for (golden, frames) in [(Golden::tiny(), 100), (Golden::odd(), 40)] {
+        for runtime in runtimes() {
+            let mut decoder = golden.decoder(&runtime);
+            let codes = &golden.codes[..frames * decoder.groups()];
+            let whole = stream(&decoder, codes, &[frames]);
+            for block in [1, 4, 30] {
+                Arc::get_mut(&mut decoder.shared).unwrap().block = Some(block);
+                let difference =
+                    largest_difference(&stream(&decoder, codes, &[1, 4, 7, 24]), &whole);
+                assert!(difference < 1e-6, "{} {block}: {difference}", runtime.describe());
+            }
+        }
+    }
+}
+
 #[test]
 fn another_codec_fails() {
     let mut golden = Golden::tiny();

@@ -9,13 +9,19 @@ use crate::repo_root;
 
 /// The Python environment, in the repository, that `cargo xtask setup --onnx` puts the library into.
 pub const ENVIRONMENT: &str = ".venv-onnx";
+/// The same of `cargo xtask setup --onnx-cuda`, for a library that can compute on a GPU.
+pub const CUDA_ENVIRONMENT: &str = ".venv-onnx-cuda";
 
 /// Options by which a runtime finds the library: `library` where it is given, otherwise the file that `ORT_DYLIB_PATH`
-/// names, otherwise what is beside the program or in the repository's [`ENVIRONMENT`].
+/// names, otherwise what is beside the program or in the repository's [`CUDA_ENVIRONMENT`] or [`ENVIRONMENT`].
 pub fn search(library: Option<PathBuf>) -> RuntimeOptions {
     let named = || env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from);
     let beside = env::current_exe().ok().and_then(|program| Some(program.parent()?.to_path_buf()));
-    let installed = repo_root().ok().and_then(|root| in_environment(&root));
+    let installed = repo_root().into_iter().flat_map(|root| {
+        [CUDA_ENVIRONMENT, ENVIRONMENT]
+            .into_iter()
+            .filter_map(move |name| in_environment(&root.join(name)))
+    });
     RuntimeOptions {
         library: library.or_else(named),
         search: beside.into_iter().chain(installed).collect(),
@@ -23,9 +29,9 @@ pub fn search(library: Option<PathBuf>) -> RuntimeOptions {
     }
 }
 
-/// The folder of the library in the environment of the repository at `root`, where that is installed.
-fn in_environment(root: &Path) -> Option<PathBuf> {
-    let library = root.join(ENVIRONMENT).join("lib");
+/// The folder of the library in a Python environment, where that is installed.
+fn in_environment(environment: &Path) -> Option<PathBuf> {
+    let library = environment.join("lib");
     let pythons = library.read_dir().ok()?.filter_map(Result::ok).map(|entry| entry.path());
     pythons.map(|python| python.join("site-packages/onnxruntime/capi")).find(|path| path.is_dir())
 }
@@ -45,8 +51,7 @@ mod tests {
     fn the_environment_of_a_repository() {
         let root = tempfile::tempdir().unwrap();
         assert_eq!(in_environment(root.path()), None);
-        let capi =
-            root.path().join(ENVIRONMENT).join("lib/python3.11/site-packages/onnxruntime/capi");
+        let capi = root.path().join("lib/python3.11/site-packages/onnxruntime/capi");
         std::fs::create_dir_all(&capi).unwrap();
         assert_eq!(in_environment(root.path()), Some(capi));
     }

@@ -44,6 +44,13 @@ pub const ONNX: Environment = Environment {
     alone: Some("onnxruntime==1.32.0"),
 };
 
+/// ONNX Runtime with CUDA, likewise, and NVIDIA's libraries that it loads.
+pub const ONNX_CUDA: Environment = Environment {
+    folder: mk_examples::onnx::CUDA_ENVIRONMENT,
+    requirements: Some("crates/mk-tts/onnx-cuda.txt"),
+    alone: Some("onnxruntime-gpu==1.31.1"),
+};
+
 /// The SDKs of Deepgram and OpenAI, which `doubles` runs.
 pub const SDK: Environment = Environment {
     folder: ".venv-sdk",
@@ -77,6 +84,10 @@ pub struct Args {
     /// ONNX Runtime, which runs the codec, in .venv-onnx (100 MB).
     #[arg(long)]
     onnx: bool,
+    /// ONNX Runtime with CUDA, which runs the codec on an NVIDIA GPU, in .venv-onnx-cuda (with NVIDIA's libraries under NVIDIA's
+    /// licence; 2 GB).
+    #[arg(long)]
+    onnx_cuda: bool,
     /// Playwright, which drives a browser for the checks of the voice demo, in .venv-browser (140 MB).
     #[arg(long)]
     browser: bool,
@@ -95,6 +106,9 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
     }
     if args.onnx {
         install(root, &ONNX)?;
+    }
+    if args.onnx_cuda {
+        install(root, &ONNX_CUDA)?;
     }
     if args.browser {
         install(root, &BROWSER)?;

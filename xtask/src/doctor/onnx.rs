@@ -24,9 +24,10 @@ fn find(machine: &Machine) -> Option<PathBuf> {
     if let Some(path) = machine.path("ORT_DYLIB_PATH").filter(|path| path.is_file()) {
         return Some(path);
     }
-    let wheel = machine.packages(setup::ONNX.folder).map(|path| path.join("onnxruntime/capi"));
-    let folders = [Some(machine.binaries.clone()), wheel];
-    folders.into_iter().flatten().find_map(|folder| find_library(&folder))
+    let wheels = [setup::ONNX_CUDA, setup::ONNX]
+        .map(|environment| Some(machine.packages(environment.folder)?.join("onnxruntime/capi")));
+    let folders = [Some(machine.binaries.clone())].into_iter().chain(wheels);
+    folders.flatten().find_map(|folder| find_library(&folder))
 }
 
 #[cfg(test)]
@@ -41,6 +42,9 @@ mod tests {
                      libonnxruntime.so.1.24.4";
         let machine = made_of(root.path(), &[wheel], &[("ORT_DYLIB_PATH", "gone")]);
         assert_eq!(find(&machine), Some(root.path().join(wheel)));
+        let with_cuda = wheel.replace(".venv-onnx", ".venv-onnx-cuda");
+        let machine = made_of(root.path(), &[wheel, &with_cuda], &[]);
+        assert_eq!(find(&machine), Some(root.path().join(with_cuda)));
         let machine = made_of(root.path(), &["binaries/libonnxruntime.so"], &[]);
         assert_eq!(find(&machine), Some(root.path().join("binaries/libonnxruntime.so")));
         let machine = made_of(root.path(), &["own.so"], &[("ORT_DYLIB_PATH", "own.so")]);

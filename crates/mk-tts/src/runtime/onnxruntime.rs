@@ -65,6 +65,10 @@ impl OnnxRuntime {
             let library = self.library.display();
             return Err(unavailable(format!("{library} is built without CUDA")));
         }
+        for file in neighbours(&self.library) {
+            // What is missed because one does not load, the provider says.
+            let _ = ort::util::preload_dylib(file);
+        }
         let on_device = Self { cuda: Some(ordinal), ..self.clone() };
         let try_out = || {
             let mut g = GraphBuilder::new("doubles");
@@ -141,6 +145,35 @@ fn load(library: &Path) -> std::result::Result<Environment, String> {
         .with_logger(logger)
         .build()
         .map_err(|error| error.to_string())
+}
+
+/// NVIDIA's libraries in the wheels beside ONNX Runtime's own, in an order in which they can be loaded. The CUDA provider does not
+/// look there, and does not have to where they are loaded already. Elsewhere the system's loader has to know them.
+fn neighbours(library: &Path) -> Vec<PathBuf> {
+    const BEGINNINGS: [&str; 8] = [
+        "libcudart.so",
+        "libnvrtc.so",
+        "libnvJitLink.so",
+        "libcublasLt.so",
+        "libcublas.so",
+        "libcurand.so",
+        "libcufft.so",
+        "libcudnn",
+    ];
+    let entries = |folder: PathBuf| {
+        folder.read_dir().into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()))
+    };
+    // site-packages/onnxruntime/capi/libonnxruntime.so, site-packages/nvidia/cu13/lib/libcublas.so
+    let wheels = library.ancestors().nth(3).map(|packages| packages.join("nvidia"));
+    let folders = wheels.into_iter().flat_map(entries).map(|wheel| wheel.join("lib"));
+    let rank = |file: &PathBuf| {
+        let name = file.file_name()?.to_str()?;
+        BEGINNINGS.iter().position(|beginning| name.starts_with(beginning))
+    };
+    let mut files: Vec<(usize, PathBuf)> =
+        folders.flat_map(entries).filter_map(|file| Some((rank(&file)?, file))).collect();
+    files.sort();
+    files.into_iter().map(|(_, file)| file).collect()
 }
 
 /// A loaded session.
@@ -281,4 +314,30 @@ where
 
 fn failed(graph: &str, error: &ort::Error) -> Error {
     Error::Graph { engine: ENGINE, graph: graph.into(), reason: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_libraries_of_neighbouring_wheels() {
+        let root = tempfile::tempdir().unwrap();
+        let library = root.path().join("onnxruntime/capi/libonnxruntime.so.1.31.1");
+        assert_eq!(neighbours(&library), Vec::<PathBuf>::new());
+        assert_eq!(neighbours(Path::new("libonnxruntime.so")), Vec::<PathBuf>::new());
+        let files = [
+            "nvidia/cu13/lib/libcudart.so.13",
+            "nvidia/cu13/lib/libcublasLt.so.13",
+            "nvidia/cu13/lib/libcublas.so.13",
+            "nvidia/cudnn/lib/libcudnn.so.9",
+            "nvidia/cudnn/lib/libcudnn_ops.so.9",
+        ];
+        for file in files.iter().rev().chain(&["nvidia/cu13/lib/libother.so", "nvidia/readme"]) {
+            let file = root.path().join(file);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, "").unwrap();
+        }
+        assert_eq!(neighbours(&library), files.map(|file| root.path().join(file)));
+    }
 }

@@ -41,7 +41,8 @@ pub struct RuntimeOptions {
     /// Threads for one run; all that the machine has where it is `None`.
     pub threads: Option<usize>,
     /// Ordinal of the CUDA device to run on. Only ONNX Runtime can: with [`EngineChoice::OnnxRuntime`] it is an error
-    /// where the device cannot be had, with [`EngineChoice::Auto`] the CPU is taken.
+    /// where the device cannot be had, with [`EngineChoice::Auto`] the CPU is taken. NVIDIA's libraries are those of the Python
+    /// wheels beside the library's own, where there are any, else those that the system's loader knows.
     pub cuda: Option<usize>,
 }
 
